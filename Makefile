@@ -1,0 +1,66 @@
+# Everything a checkout can do. The environment is made on first use, and again when its inputs change.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ENV := .venv/.installed
+DEMO := runs/demo/$(shell date +%Y%m%d-%H%M%S)
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+
+.PHONY: help demo test test-method test-distributed lint format compile lock clean
+
+help:
+	@echo "make demo              run the whole SteerLM v2 loop on this machine"
+	@echo "make test              the fast tests"
+	@echo "make test-method       the tests that show that the method works, over three seeds"
+	@echo "make test-distributed  the tests with several processes"
+	@echo "make lint              ruff, mypy, import-linter"
+	@echo "make format            rewrite the sources in the project's format"
+	@echo "make compile           regenerate pipeline.yaml and the components' READMEs"
+	@echo "make lock              regenerate constraints.txt from what pip resolves today"
+	@echo "make clean             remove what was made here, runs/ and .venv/ excepted"
+
+$(ENV): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(ENV)
+	@echo "The run is kept in $(DEMO)"
+	$(BIN)/steerlm run examples/demo.yaml --root $(DEMO)
+
+test: $(ENV)
+	$(BIN)/python -m pytest -m "not method and not distributed"
+
+test-method: $(ENV)
+	$(BIN)/python -m pytest -m method --timeout 3600 -s
+
+test-distributed: $(ENV)
+	$(BIN)/python -m pytest -m distributed --timeout 600
+
+lint: $(ENV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(ENV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+compile: $(ENV)
+	$(BIN)/python -m pipelines.steerlm_v2.pipeline
+	$(BIN)/python -m tools.component_readmes
+
+# torch keeps its pin: its next release would bring other builds. Builds ("+cpu") and what only CUDA builds need stay out.
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet torch==$(TORCH) -e '.[dev,smollm2]'
+	{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable \
+		| grep -Ev '^(nvidia-|cuda-|triton)' | sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf build/lock
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
