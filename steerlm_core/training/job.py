@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from steerlm_core.config import GenerateConfig, TrainConfig
+from steerlm_core.errors import SteerLMError
 from steerlm_core.models.groups import TokenGroup
 
 
@@ -55,6 +57,37 @@ class TrainJob:
     dtype: str
     seed: int
     digest: str
+
+    def to_json(self) -> str:
+        """Return the job as text, for the process that will run it."""
+        return json.dumps(
+            {
+                "policy": str(self.policy),
+                "groups": [str(part) for part in self.groups],
+                "output": str(self.output),
+                "checkpoints": str(self.checkpoints),
+                "config": self.config.model_dump(mode="json"),
+                "generate": self.generate.model_dump(mode="json"),
+                "dtype": self.dtype,
+                "seed": self.seed,
+                "digest": self.digest,
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainJob:
+        """Read a job written by `to_json`."""
+        values = json.loads(text)
+        values |= {key: Path(values[key]) for key in ("policy", "output", "checkpoints")}
+        values["groups"] = tuple(Path(part) for part in values["groups"])
+        values["config"] = TrainConfig.model_validate(values["config"])
+        values["generate"] = GenerateConfig.model_validate(values["generate"])
+        return cls(**values)
+
+
+class TrainingStoppedError(SteerLMError):
+    """Training was asked to stop (SIGTERM) and has left a checkpoint; the same job continues from it."""
 
 
 @dataclass(frozen=True)

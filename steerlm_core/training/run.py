@@ -1,0 +1,213 @@
+"""Training one iteration, from the stored groups to the saved model.
+
+    groups, policy ─► last checkpoint or step-0 oracle ─► steps ─► merged model
+                                                           │
+                        batch ─► plan ─► gradient ─► sums over ranks ─► update ─► numbers ─► checkpoint
+
+`train` is the same in one process and in each of many; only the engine differs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from steerlm_core.errors import NonFiniteError
+from steerlm_core.models.groups import TokenGroup
+from steerlm_core.models.packing import row_tokens
+from steerlm_core.training.checkpoints import Writer, latest, random_state, restore_random_state
+from steerlm_core.training.data import BatchOrder, load_groups
+from steerlm_core.training.engines import Engine, SingleEngine
+from steerlm_core.training.gradient import NUMBERS, accumulate
+from steerlm_core.training.job import TrainGroup, TrainingStoppedError, TrainJob, TrainReport, TrainResult
+from steerlm_core.training.numbers import Recorder, flops_per_token, record_checkpoint, speed
+from steerlm_core.training.oracle import check_step_zero
+from steerlm_core.training.plan import plan_step
+from steerlm_core.training.policy import Policy, assign, export, load_policy
+from steerlm_core.training.schedule import learning_rate
+from steerlm_core.training.stop import StopSignal
+
+_log = logging.getLogger("steerlm.training")
+
+_WAY_OUT = "The weights before this step are in the last checkpoint; lower train.learning_rate or look at these groups."
+
+
+def train(job: TrainJob, *, model: PreTrainedModel | None = None, report: TrainReport | None = None) -> TrainResult:
+    """Train the policy of a job on its groups, from the last checkpoint if there is one.
+
+    Args:
+        job: What to train, on what, and where to.
+        model: The policy, where it is loaded already; it is trained in place.
+        report: Receives the numbers of each step, on rank 0.
+
+    Raises:
+        CaptureError: The step-0 oracle fails: the policy does not repeat the stored log-probs.
+        NonFiniteError: A loss or gradient is not finite; the message names the batch.
+        ForeignOutputError: The checkpoint folder holds another job.
+        TrainingStoppedError: SIGTERM came; a checkpoint has been written.
+    """
+    groups, dropped = load_groups(job.groups)
+    if dropped:
+        _log.warning("%d group(s) with fewer than two valid candidates are dropped, %d train", dropped, len(groups))
+    tokens = [group.tokens for group in groups]
+    policy = load_policy(job, tokens, model)
+    engine = _engine(policy, job)
+    try:
+        with StopSignal() as stop:
+            result = _Run(job, engine, policy, groups, stop, report).run()
+        _export(job, engine, policy, tokens)
+    finally:
+        engine.close()
+    return TrainResult(result.steps, {**result.metrics, "groups": len(groups), "dropped_groups": dropped})
+
+
+def _engine(policy: Policy, job: TrainJob) -> Engine:
+    if job.config.engine == "single":
+        return SingleEngine(policy, job.config)
+    from steerlm_core.training.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(policy, job)
+
+
+def _export(job: TrainJob, engine: Engine, policy: Policy, tokens: Sequence[TokenGroup]) -> None:
+    if job.config.engine == "single":
+        export(policy, job)
+        return
+    weights = {name: weight.cpu() if engine.rank == 0 else weight for name, weight in engine.weights()}
+    if engine.rank == 0:
+        fresh = load_policy(job, tokens)
+        assign(fresh, weights)
+        export(fresh, job)
+    engine.total(torch.zeros(1, device=engine.device))  # nobody leaves before the model is written
+
+
+class _Run:
+    """The loop of one training run."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        engine: Engine,
+        policy: Policy,
+        groups: Sequence[TrainGroup],
+        stop: StopSignal,
+        report: TrainReport | None,
+    ) -> None:
+        self._job, self._config, self._engine, self._groups, self._stop = job, job.config, engine, groups, stop
+        self._layout = policy.layout
+        self._flops = flops_per_token(*policy.sizes)
+        self._order = BatchOrder(len(groups), job.config.batch_groups, job.config.epochs, job.seed)
+        self._report = report
+        self._oracle: dict[str, float] = {}
+        self._sums: dict[str, float] = {}  # over the epoch so far
+        self._saved_at = time.monotonic()
+
+    def run(self) -> TrainResult:
+        """Run the steps that are left."""
+        self._say_what_is_cut()
+        done = self._resume()
+        steps = self._order.steps
+        record = Recorder(self._job.output.parent / "metrics.jsonl", done, steps, self._report) if self._leads else None
+        for step in range(done, steps):
+            numbers, tokens, stop, due = self._step(step)
+            if record:
+                record(step + 1, numbers, tokens)
+            if due or stop:
+                self._save(step + 1)
+            if stop:
+                raise TrainingStoppedError(
+                    f"stopped by SIGTERM after step {step + 1} of {steps}; the checkpoint in {self._job.checkpoints} "
+                    "has everything. The same command continues from it."
+                )
+        counted = self._sums.pop("counted", 0.0)
+        return TrainResult(steps, {**self._oracle, **{key: value / counted for key, value in self._sums.items()}})
+
+    @property
+    def _leads(self) -> bool:
+        return self._engine.rank == 0
+
+    def _say_what_is_cut(self) -> None:
+        costs = [row_tokens(group.tokens, self._layout) for group in self._groups]
+        large = sum(cost > self._config.token_budget for cost in costs)
+        if large and self._leads:
+            _log.info(
+                "%d of %d groups exceed train.token_budget %d (the largest has %d tokens): they are trained in two "
+                "passes over their parts, with the same gradient, at the cost of one more forward",
+                large, len(costs), self._config.token_budget, max(costs),
+            )  # fmt: skip
+
+    def _resume(self) -> int:
+        """Continue from the last checkpoint, or check the untouched policy; return the steps done."""
+        checkpoint = latest(self._job.checkpoints, self._job.digest)
+        if checkpoint is None:
+            self._oracle = check_step_zero(
+                self._engine, self._groups, self._job.generate, self._config.token_budget, self._layout
+            )
+            return 0
+        state = checkpoint.state
+        self._oracle, self._sums = dict(state["oracle"]), dict(state["sums"])
+        self._engine.restore(checkpoint.tensor, int(state["step"]))
+        restore_random_state(checkpoint)
+        _log.info("continuing from %s", checkpoint.folder)
+        return int(state["step"])
+
+    def _step(self, step: int) -> tuple[dict[str, float], int, bool, bool]:
+        """Make one update; return its numbers, its tokens, whether to stop, whether a checkpoint is due."""
+        started = time.monotonic()
+        batch = [self._groups[index] for index in self._order.batch(step)]
+        tokens = [group.tokens for group in batch]
+        plan = plan_step(tokens, self._engine.world, self._config.token_budget, self._layout)[self._engine.rank]
+        table, stop, due = self._totals(accumulate(self._engine, batch, plan))
+        self._refuse_non_finite(table, batch, step)
+        rate = learning_rate(self._config, step, self._order.steps)
+        norm = self._engine.step(rate)
+        if not math.isfinite(norm):
+            raise NonFiniteError(f"{_where(step, batch)}: the gradient norm is {norm}. {_WAY_OUT}")
+        means = dict(zip(NUMBERS, table.mean(0).tolist(), strict=True)) | {"grad_norm": norm}
+        self._add(step, means, len(batch))
+        count = sum(group.packed_tokens for group in tokens)
+        measured = speed(count, time.monotonic() - started, self._flops, self._engine.world)
+        return {**means, "learning_rate": rate, **measured}, count, stop, due
+
+    def _totals(self, numbers: Tensor) -> tuple[Tensor, bool, bool]:
+        """Sum over ranks, in one message: the numbers of every group, and what any rank wants."""
+        due = self._leads and time.monotonic() - self._saved_at >= self._config.checkpoint_seconds
+        wishes = torch.tensor([float(self._stop.came), float(due)], dtype=numbers.dtype, device=numbers.device)
+        total = self._engine.total(torch.cat([numbers.flatten(), wishes])).cpu()
+        return total[:-2].view(numbers.shape), bool(total[-2] > 0), bool(total[-1] > 0)
+
+    def _refuse_non_finite(self, table: Tensor, batch: Sequence[TrainGroup], step: int) -> None:
+        bad = [group.group_id for group, row in zip(batch, table, strict=True) if not bool(row.isfinite().all())]
+        if bad:
+            names = ", ".join(bad)
+            raise NonFiniteError(f"{_where(step, batch)}: the loss of group(s) {names} is not finite. {_WAY_OUT}")
+
+    def _add(self, step: int, means: dict[str, float], groups: int) -> None:
+        if step % self._order.steps_per_epoch == 0:
+            self._sums = {}
+        for key, value in {**means, "counted": 1.0}.items():
+            self._sums[key] = self._sums.get(key, 0.0) + groups * value
+
+    def _save(self, done: int) -> None:
+        started = time.monotonic()
+        job, keep = self._job, self._config.keep_checkpoints
+        writer = Writer(job.checkpoints, job.digest, done, keep) if self._leads else None
+        for name, tensor in self._engine.state():
+            if writer:
+                writer.add(name, tensor)
+        if writer:
+            for name, tensor in random_state().items():
+                writer.add(name, tensor)
+            writer.commit({"step": done, "oracle": self._oracle, "sums": self._sums})
+            record_checkpoint(time.monotonic() - started)
+        self._saved_at = time.monotonic()
+
+
+def _where(step: int, batch: Sequence[TrainGroup]) -> str:
+    return f"step {step + 1}, batch of groups {', '.join(group.group_id for group in batch)}"
