@@ -1,0 +1,50 @@
+"""The command line. Mistakes are explained without a traceback and end with code 2; an interrupt with 130."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import typer
+
+from steerlm_core.commands.configure import init, validate
+from steerlm_core.commands.doctor import doctor
+from steerlm_core.commands.generate import generate
+from steerlm_core.commands.inspect import inspect
+from steerlm_core.commands.results import export, report
+from steerlm_core.commands.run import resume, run, step
+from steerlm_core.commands.status import status
+from steerlm_core.errors import SteerLMError
+
+MISTAKE = 2
+
+app = typer.Typer(
+    name="steerlm",
+    help="Steer a language model by attributes, iteratively (SteerLM v2). Start with: steerlm init",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start": (init, validate, doctor),
+    "Run": (run, resume, step),
+    "Look": (status, inspect, report),
+    "Use": (generate, export),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+
+
+def main() -> int:
+    """Run the command line; returns the exit code of a mistake, and exits by itself otherwise."""
+    # Before anything imports them: these libraries write to the terminal in the middle of a display.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        app()
+    except SteerLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+    return MISTAKE

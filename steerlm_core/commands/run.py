@@ -1,0 +1,137 @@
+"""`steerlm run`, `resume` and `step`: the loop on this machine, with a display while it works."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from steerlm_core.config import RunConfig, load_config, parse_config
+
+if TYPE_CHECKING:
+    from steerlm_core.observe.display import Display
+
+_INTERRUPTED = 130
+
+
+class DisplayMode(StrEnum):
+    """How a run shows what it does."""
+
+    AUTO = "auto"
+    RICH = "rich"
+    PLAIN = "plain"
+    QUIET = "quiet"
+
+
+class Runner(StrEnum):
+    """What runs the steps."""
+
+    LOCAL = "local"
+    KFP_LOCAL = "kfp-local"
+
+
+Root = Annotated[str, typer.Argument(help="The run directory.", show_default=False)]
+Shown = Annotated[DisplayMode, typer.Option(help="auto: rich on a terminal, plain lines elsewhere.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most iterations; overrides the configuration.")]
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", show_default=False)],
+    root: Annotated[str | None, typer.Option(help="Run directory.", show_default="runs/NAME-DATE-TIME")] = None,
+    runner: Annotated[
+        Runner, typer.Option(help="local: this process; kfp-local: the Kubeflow pipeline, a process a step.")
+    ] = Runner.LOCAL,
+    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the configuration.")] = None,
+    max_iterations: Limit = None,
+    display: Shown = DisplayMode.AUTO,
+) -> None:
+    """Run the loop until it stops by itself, and say why it did."""
+    given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
+    where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    _work(where, given, runner, max_iterations, display)
+
+
+def resume(root: Root, max_iterations: Limit = None, display: Shown = DisplayMode.AUTO) -> None:
+    """Go on with a run that was interrupted, or that may have more iterations."""
+    _work(root, None, Runner.LOCAL, max_iterations, display)
+
+
+def step(
+    name: Annotated[str, typer.Argument(help="A step of an iteration: generate, label, …", show_default=False)],
+    root: Annotated[str, typer.Option(help="The run directory.", show_default=False)],
+    iteration: Annotated[int, typer.Option(min=0, help="The iteration.", show_default=False)],
+) -> None:
+    """Run one step of an iteration, and print its numbers as JSON."""
+    from steerlm_core.runtime import run_step
+
+    typer.echo(json.dumps(run_step(name, root, iteration), indent=1, default=float))
+
+
+def _override(config: RunConfig, where: str, **values: int | None) -> RunConfig:
+    """Put options of the command line over the configuration."""
+    given = {key: value for key, value in values.items() if value is not None}
+    return parse_config({**config.model_dump(mode="json"), **given}, where)
+
+
+def _work(root: str, config: RunConfig | None, runner: Runner, limit: int | None, mode: DisplayMode) -> None:
+    """Run or resume, then print the summary; an interrupt says how to go on."""
+    from steerlm_core.commands.summary import print_summary
+
+    start = time.monotonic()
+    with _resumable(root):
+        if config is not None and runner is Runner.KFP_LOCAL:
+            from steerlm_core.kubeflow.local_runner import run_under_kfp_local
+
+            run_under_kfp_local(root, config)
+            outcome = None
+        else:
+            outcome = _run_here(root, config, limit, mode)
+    print_summary(root, outcome, time.monotonic() - start)
+
+
+@contextmanager
+def _resumable(root: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (Path(root) / "run.json").is_file():
+            typer.echo(f"Interrupted. What is finished is kept; go on with: steerlm resume {root}", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _run_here(root: str, config: RunConfig | None, limit: int | None, mode: DisplayMode) -> dict[str, Any]:
+    """Run the loop in this process, under a display."""
+    from steerlm_core.loop import run_loop
+    from steerlm_core.observe.display import make_display
+    from steerlm_core.observe.events import EventLog
+    from steerlm_core.runtime import create_or_open_run
+
+    if config is not None:
+        from steerlm_core.commands.checks import check_data
+
+        check_data(config)
+    with make_display(mode.value) as display:
+        if config is not None and not (Path(root) / "run.json").is_file():
+            _make_base_model(config, display)
+        log = EventLog(create_or_open_run(root, config).run_id, Path(root) / "events", [display])
+        try:
+            return run_loop(root, config, log, limit)
+        finally:
+            log.close()
+
+
+def _make_base_model(config: RunConfig, display: Display) -> None:
+    """Have the prior ready in the cache before the run exists, in sight of the user: it can take a minute."""
+    from steerlm_core.models.loading import resolve_model
+    from steerlm_core.observe.events import EventLog
+
+    with EventLog(config.name, None, [display]).step("base model") as events:
+        resolve_model(
+            config.models.prior, config.seed, "models.prior", lambda done, total: events.progress(done, total, "steps")
+        )

@@ -1,0 +1,43 @@
+"""`steerlm status`: what of a run is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from steerlm_core.commands.run import Root
+
+if TYPE_CHECKING:
+    from steerlm_core.observe.run_view import IterationView, RunView
+
+
+def status(root: Root) -> None:
+    """Show what is done, step by step, and how the iterations went."""
+    from steerlm_core.commands.summary import print_confirmation
+    from steerlm_core.commands.tables import print_table, print_text
+    from steerlm_core.observe.report import ITERATION_COLUMNS, iteration_rows, reason
+    from steerlm_core.observe.run_view import STEP_OUTPUTS, RunView
+
+    view = RunView(root)
+    print_text(f"{view.run_id} in {root}", style="bold")
+    print_text(f"prepare: {'done' if view.prepared else 'not finished'}{_time(view, None, 'prepare')}")
+    if view.iterations:
+        rows = [[str(each.number), *(_step(view, each, step) for step in STEP_OUTPUTS)] for each in view.iterations]
+        print_table(("iteration", *STEP_OUTPUTS), rows)
+    if view.committed:
+        print_table(ITERATION_COLUMNS, iteration_rows(view))
+    print_text(reason(view))
+    if view.confirmation:
+        print_confirmation(view.confirmation)
+    if not view.decision or not view.confirmation:
+        print_text(f"Next: steerlm resume {root}")
+
+
+def _step(view: RunView, iteration: IterationView, step: str) -> str:
+    return f"done{_time(view, iteration.number, step)}" if step in iteration.steps_done else "–"
+
+
+def _time(view: RunView, iteration: int | None, step: str) -> str:
+    from steerlm_core.observe.text import duration
+
+    seconds = view.seconds.get((iteration, step))
+    return "" if seconds is None else f", {duration(seconds)}"

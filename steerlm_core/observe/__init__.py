@@ -1,0 +1,1 @@
+"""Seeing a run: the event stream, and what reads it."""

@@ -1,0 +1,172 @@
+"""What a run root holds, read for people: status, summary, report and inspect show this one picture.
+
+Reads only what is committed, names its files instead of listing folders, and loads no model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from steerlm_core.config import RunConfig, parse_config
+from steerlm_core.errors import RunStateError
+from steerlm_core.manifest import Manifest
+from steerlm_core.observe.event_file import read_events
+from steerlm_core.schemas import SCHEMA_VERSION
+from steerlm_core.store.local import LocalStore
+
+# What each step of an iteration leaves behind, in their order.
+STEP_OUTPUTS = {
+    "generate": "candidates/manifest.json",
+    "label": "labels/manifest.json",
+    "score_prior": "prior_scores/manifest.json",
+    "weigh": "groups/manifest.json",
+    "train": "model/manifest.json",
+    "evaluate": "evaluation/evaluation.json",
+    "decide": "commit.json",
+}
+
+
+@dataclass(frozen=True)
+class IterationView:
+    """One iteration: the steps that are done, and what came out."""
+
+    number: int
+    steps_done: list[str]
+    evaluation: dict[str, Any] | None
+    commit: dict[str, Any] | None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Evaluation and commit, merged, as an iteration event has them."""
+        return {**(self.evaluation or {}), **(self.commit or {})}
+
+
+class RunView:
+    """A run root as it stands now."""
+
+    def __init__(self, root: str) -> None:
+        """Open the run.
+
+        Raises:
+            RunStateError: There is no run at the root, or one of another schema version.
+        """
+        self.root, self.store = root, LocalStore(root)
+        if not self.store.exists("run.json"):
+            raise RunStateError(f"{root}: holds no run (no run.json). `steerlm run CONFIG --root {root}` starts one.")
+        self.described: dict[str, Any] = self.json("run.json")
+        found = self.described.get("schema_version")
+        if found != SCHEMA_VERSION:
+            raise RunStateError(
+                f"{root}: written with schema version {found}, this release reads {SCHEMA_VERSION}; use the release "
+                "that wrote it."
+            )
+        self.run_id = str(self.described["run_id"])
+        self.config: RunConfig = parse_config(self.described["config"], f"{root}/run.json")
+
+    @property
+    def prepared(self) -> bool:
+        """Whether prepare has finished."""
+        return self.store.exists("prompts/manifest.json")
+
+    @cached_property
+    def iterations(self) -> list[IterationView]:
+        """The iterations that have begun, in order."""
+        found: list[IterationView] = []
+        while (view := self._iteration(len(found))).steps_done:
+            found.append(view)
+        return found
+
+    @property
+    def committed(self) -> list[IterationView]:
+        """The iterations that have ended."""
+        return [view for view in self.iterations if view.commit]
+
+    @property
+    def decision(self) -> dict[str, Any] | None:
+        """Why the loop has stopped; None while it has not."""
+        return self.json("decision.json") if self.store.exists("decision.json") else None
+
+    @property
+    def best(self) -> int | None:
+        """The best accepted iteration; None: policy 0."""
+        best = self.committed[-1].fields["best_iteration"] if self.committed else None
+        return None if best is None else int(best)
+
+    @property
+    def confirmation(self) -> dict[str, Any] | None:
+        """Confirmation of the best policy; None before it."""
+        key = f"confirmation/{iteration_name(self.best)}/confirmation.json"
+        return self.json(key) if self.store.exists(key) else None
+
+    @cached_property
+    def seconds(self) -> dict[tuple[int | None, str], float]:
+        """Seconds of every step that has finished, by iteration and step; done again, they add up."""
+        total: dict[tuple[int | None, str], float] = {}
+        for event in read_events(Path(self.root) / "events"):
+            if event["kind"] in ("finished", "failed"):
+                key = (event.get("iteration"), str(event["step"]))
+                total[key] = total.get(key, 0.0) + float(event["fields"]["seconds"])
+        return total
+
+    def policy_folder(self, iteration: int | None) -> Path:
+        """Return the folder of an iteration's trained model; None: policy 0. Every file is verified.
+
+        Raises:
+            RunStateError: That model does not exist.
+        """
+        prefix = policy_prefix(iteration)
+        if not self.store.exists(f"{prefix}/manifest.json"):
+            done = ", ".join(
+                ["policy-0", *(str(view.number) for view in self.iterations if "train" in view.steps_done)]
+            )
+            raise RunStateError(
+                f"{self.root}/{prefix}: no such model. This run has: {done if self.prepared else 'none yet'}."
+            )
+        return self.store.local_folder(self.manifest(prefix))
+
+    def manifest(self, prefix: str) -> Manifest:
+        """Read the manifest of an output.
+
+        Raises:
+            RunStateError: It is missing or damaged.
+        """
+        try:
+            return Manifest.model_validate_json(self.store.read(f"{prefix}/manifest.json"))
+        except ValidationError as error:
+            raise RunStateError(f"{self.root}/{prefix}/manifest.json: not a manifest of this version.") from error
+
+    def json(self, key: str) -> dict[str, Any]:
+        """Read a JSON object.
+
+        Raises:
+            RunStateError: It is missing or damaged.
+        """
+        try:
+            return dict(json.loads(self.store.read(key)))
+        except ValueError as error:
+            raise RunStateError(f"{self.root}/{key}: damaged ({error}).") from error
+
+    def _iteration(self, number: int) -> IterationView:
+        prefix = f"iterations/{number:03d}"
+        done = [step for step, key in STEP_OUTPUTS.items() if self.store.exists(f"{prefix}/{key}")]
+
+        def read(step: str) -> dict[str, Any] | None:
+            return self.json(f"{prefix}/{STEP_OUTPUTS[step]}") if step in done else None
+
+        return IterationView(number, done, read("evaluate"), read("decide"))
+
+
+def iteration_name(iteration: int | None) -> str:
+    """Return the name under which a policy is confirmed."""
+    return "policy-0" if iteration is None else f"iteration-{iteration:03d}"
+
+
+def policy_prefix(iteration: int | None) -> str:
+    """Return where the model trained in an iteration stands; None: policy 0."""
+    return "models/policy-0" if iteration is None else f"iterations/{iteration:03d}/model"
