@@ -83,12 +83,20 @@ GROUPS = pa.schema(
     ]
 )
 
-# One row a held-out group that counts.
+# One row a held-out group.
 EVALUATION = pa.schema(
     [
         ("group_id", pa.string()),
         ("distance_before", pa.float64()),
         ("distance_after", pa.float64()),
+        ("reference_distance_after", pa.float64()),  # with NeMo's 1e-8, to compare with its logs
         ("ess", pa.float64()),
+        ("retained_mass", pa.float64()),
+        ("truncated_before", pa.float64()),  # share of the first N draws
+        ("truncated_after", pa.float64()),  # the same under the trained model, by importance weighting
+        ("complete", pa.bool_()),  # only complete groups count in the distance
     ]
 )
+
+# One row an annotated text.
+ANNOTATED = pa.schema([("prompt", pa.string()), ("response", pa.string()), ("levels", LEVELS)])  # NaN: not annotated

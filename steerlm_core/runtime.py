@@ -1,0 +1,241 @@
+"""Builds the context of a step and runs it: what the command line and the Kubeflow components call.
+
+A `Session` is one process's hold on a run: its store, what it has loaded, where it says what it does.
+The functions below it open a session for one step: a pod of a pipeline knows nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+
+from steerlm_core import __version__
+from steerlm_core.config import RunConfig, load_config, parse_config
+from steerlm_core.errors import ConfigError, RunStateError
+from steerlm_core.manifest import Manifest
+from steerlm_core.models.loading import ModelCache
+from steerlm_core.observe.events import EventLog
+from steerlm_core.schemas import SCHEMA_VERSION
+from steerlm_core.steps import confirm as confirm_step
+from steerlm_core.steps import decide, evaluate, generate, label, prepare as prepare_step, score_prior, train, weigh
+from steerlm_core.steps.context import Events, RunInfo, Stage, StepContext
+from steerlm_core.store.local import LocalStore
+
+RUN = "run.json"
+_VERSIONED = ("torch", "transformers", "deepspeed", "pyarrow")
+
+# The steps of an iteration, in their order; label and score_prior do not need each other.
+ITERATION_STEPS: Mapping[str, Callable[[StepContext], Manifest | dict[str, Any]]] = {
+    "generate": generate.run,
+    "label": label.run,
+    "score_prior": score_prior.run,
+    "weigh": weigh.run,
+    "train": train.run,
+    "evaluate": evaluate.run,
+    "decide": decide.run,
+}
+
+
+def create_or_open_run(root: str, config: RunConfig | None) -> RunInfo:
+    """Open the run at a root, or create it from a configuration.
+
+    Args:
+        root: The run root.
+        config: The configuration; None: the run must exist.
+
+    Raises:
+        RunStateError: There is no run, or it was made from another configuration or by another release.
+    """
+    store = LocalStore(root)
+    if not store.exists(RUN):
+        if config is None:
+            raise RunStateError(f"{root}: holds no run (no {RUN}). `steerlm run CONFIG --root {root}` starts one.")
+        prepare_step.preflight(config)
+        if store.create(RUN, json.dumps(_describe(config), indent=1).encode()):
+            return open_run(store)
+    run = open_run(store)
+    if config is not None and run.config.digest() != config.digest():
+        raise RunStateError(
+            f"{root}: holds run '{run.run_id}', which was made from another configuration; it differs in: "
+            f"{', '.join(_differences(run.config, config))}. Use another root, or `steerlm resume {root}` to go on with it."
+        )
+    return run
+
+
+def open_run(store: LocalStore) -> RunInfo:
+    """Read `run.json`.
+
+    Raises:
+        RunStateError: It is missing, or of another schema version.
+    """
+    described = json.loads(store.read(RUN))
+    if described["schema_version"] != SCHEMA_VERSION:
+        raise RunStateError(
+            f"{store.root}: written by release {described['versions']['steerlm']} with schema version "
+            f"{described['schema_version']}; this is {__version__} with version {SCHEMA_VERSION}. Resume it with that release."
+        )
+    return RunInfo(described["run_id"], parse_config(described["config"], f"{store.root}/{RUN}"))
+
+
+def _describe(config: RunConfig) -> dict[str, Any]:
+    versions = {name: version(name) for name in _VERSIONED}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": f"{config.name}-{uuid.uuid4().hex[:8]}",
+        "config_digest": config.digest(),
+        "seed": config.seed,
+        "versions": {"steerlm": __version__, "python": platform.python_version(), **versions},
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
+    def flat(value: Any, path: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict) or not value:
+            return {path: value}
+        return {k: v for key, each in value.items() for k, v in flat(each, f"{path}.{key}".lstrip(".")).items()}
+
+    a, b = flat(ours.model_dump(mode="json")), flat(theirs.model_dump(mode="json"))
+    ignored = ("name", "max_iterations", "runtime")
+    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k.split(".")[0] not in ignored)
+
+
+class Session:
+    """One process's hold on a run."""
+
+    def __init__(self, root: str, run: RunInfo, log: EventLog) -> None:
+        """Open the store and set the threads."""
+        self.run, self.root, self._log = run, root, log
+        self._store, self._models = LocalStore(root), ModelCache()
+        self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-")
+        torch.set_num_threads(run.config.runtime.threads or os.cpu_count() or 1)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+    def context(self, events: Events, iteration: int = 0, stage: Stage | None = None) -> StepContext:
+        """Build the context of a step."""
+        return StepContext(
+            run=self.run,
+            store=self._store,
+            events=events,
+            models=self._models,
+            train_backend=train.LocalBackend(),
+            scratch=Path(self._scratch.name),
+            iteration=iteration,
+            stage=stage,
+        )
+
+    def prepare(self) -> None:
+        """Make what the loop starts from."""
+        with self._log.step("prepare") as events:
+            prepare_step.run(self.context(events))
+
+    def step(self, name: str, iteration: int) -> dict[str, Any]:
+        """Run one step of an iteration; returns its numbers."""
+        with self._log.step(name, iteration) as events:
+            context = self.context(events, iteration)
+            stage = Stage(
+                f"iterations/{iteration:03d}", decide.best_policy(context, iteration), ("held_out", "train"), iteration
+            )
+            done = ITERATION_STEPS[name](context.at(stage, iteration))
+        numbers = done.metrics if isinstance(done, Manifest) else done
+        if name == "decide":
+            self._log.iteration(self.evaluation(iteration), numbers)
+        return dict(numbers)
+
+    def evaluation(self, iteration: int) -> dict[str, Any]:
+        """Read an iteration's evaluation.json."""
+        return dict(json.loads(self._store.read(f"iterations/{iteration:03d}/evaluation/evaluation.json")))
+
+    def gate(self, iteration: int, max_iterations: int) -> Literal["run", "stop"]:
+        """Whether an iteration is to be done.
+
+        Raises:
+            RunStateError: The iteration before has no commit.
+        """
+        if self._store.exists(decide.DECISION) or iteration >= max_iterations:
+            return "stop"
+        if iteration > 0 and not self._store.exists(decide.commit_key(iteration - 1)):
+            raise RunStateError(
+                f"{self.root}: iteration {iteration - 1} has no commit, so iteration {iteration} cannot start. "
+                f"`steerlm resume {self.root}` finishes it."
+            )
+        return "run"
+
+    def last_commit(self) -> dict[str, Any] | None:
+        """The commit of the last iteration that has one; None before the first."""
+        last, iteration = None, 0
+        while self._store.exists(decide.commit_key(iteration)):
+            last = dict(json.loads(self._store.read(decide.commit_key(iteration))))
+            iteration += 1
+        return last
+
+    def confirm(self) -> dict[str, Any]:
+        """Confirm the best policy so far on fresh candidates."""
+        commit = self.last_commit()
+        best = commit["best_iteration"] if commit else None
+        policy = decide.POLICY_0 if best is None else f"iterations/{best:03d}/model"
+        with self._log.step("confirm") as events:
+            return confirm_step.run(self.context(events, stage=confirm_step.stage_of(policy, best)))
+
+    def outcome(self, max_iterations: int) -> dict[str, Any]:
+        """How the loop ended: the decision, or that the iterations allowed are used up."""
+        commit = self.last_commit()
+        if commit is None:
+            raise RunStateError(f"{self.root}: no iteration has been committed; max_iterations is {max_iterations}.")
+        if commit["stop"]:
+            return commit
+        reason = f"{commit['reason']} It was the last of the {max_iterations} iterations allowed; raise max_iterations to go on."
+        return {**commit, "kind": "max_iterations", "reason": reason}
+
+
+def prepare(root: str, config: dict[str, Any] | str) -> None:
+    """Create or open the run at `root` and run prepare.
+
+    Args:
+        root: The run root.
+        config: The configuration as a mapping, or the path of a YAML file.
+    """
+    given = load_config(config) if isinstance(config, str) else parse_config(config, "config")
+    run = create_or_open_run(root, given)
+    Session(root, run, _log(root, run)).prepare()
+
+
+def run_step(name: str, root: str, iteration: int) -> dict[str, Any]:
+    """Run one step of an iteration in this process; returns small numbers for a person to look at.
+
+    Raises:
+        ConfigError: There is no such step.
+    """
+    if name not in ITERATION_STEPS:
+        raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(ITERATION_STEPS)}.")
+    return _session(root).step(name, iteration)
+
+
+def gate(root: str, iteration: int, max_iterations: int) -> Literal["run", "stop"]:
+    """Whether an iteration is to be done; see `Session.gate`."""
+    return _session(root).gate(iteration, max_iterations)
+
+
+def confirm(root: str) -> dict[str, Any]:
+    """Confirm the best policy of the run on fresh candidates."""
+    return _session(root).confirm()
+
+
+def _session(root: str) -> Session:
+    run = create_or_open_run(root, None)
+    return Session(root, run, _log(root, run))
+
+
+def _log(root: str, run: RunInfo) -> EventLog:
+    return EventLog(run.run_id, Path(root) / "events")

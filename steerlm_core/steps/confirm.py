@@ -1,0 +1,54 @@
+"""confirm: after the stop, the best policy on fresh candidates: fresh distance and steering.
+
+No candidate that any decision has seen is used again. `distance` here is KL(ws || b at the policy
+that the candidates were sampled from), on the held-out pairs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from steerlm_core.convergence import mean_interval
+from steerlm_core.steps import generate, label, score_prior, weigh
+from steerlm_core.steps.context import Stage, StepContext
+from steerlm_core.steps.evaluate import measure_groups, stage_steering
+from steerlm_core.steps.weigh import diagnostics
+
+_FRESH_DRAW = 1_000_000  # far above every iteration's number
+
+
+def stage_of(policy: str, best_iteration: int | None) -> Stage:
+    """Return the stage that confirms a policy: its candidates are like no iteration's."""
+    name = "policy-0" if best_iteration is None else f"iteration-{best_iteration:03d}"
+    return Stage(f"confirmation/{name}", policy, ("held_out",), _FRESH_DRAW)
+
+
+def run(context: StepContext) -> dict[str, Any]:
+    """Sample, label, score and weigh fresh candidates of the stage's policy; returns the confirmation."""
+    stage = context.here
+    for step in (generate, label, score_prior, weigh):
+        step.run(context)
+    confirmation = summarise(context)
+    context.store.put(f"{stage.prefix}/confirmation.json", json.dumps(confirmation, indent=1).encode())
+    return confirmation
+
+
+def summarise(context: StepContext) -> dict[str, Any]:
+    """Fresh distance with its interval, ESS and steering of the stage."""
+    stage, criteria = context.here, context.config.convergence
+    groups = [row for _, table in context.tables(f"{stage.prefix}/groups") for row in table.to_pylist()]
+    for group in groups:
+        group["log_p"] = group["log_p_start"]
+    measured = measure_groups(groups, context.config.generate.candidates)
+    fresh = {row["group_id"]: row["distance_before"] for row in measured if row["complete"]}
+    found = mean_interval(fresh, criteria.confidence, criteria.bootstrap_samples)
+    return {
+        "policy": stage.policy,
+        "distance": {"mean": found.estimate, "low": found.low, "high": found.high},
+        "groups": found.groups,
+        "groups_left_out": len(measured) - len(fresh),
+        **diagnostics([group for group in groups if group["complete"]]),
+        "truncation": sum(row["truncated_before"] for row in measured) / len(measured),
+        "steering": stage_steering(context),
+    }

@@ -1,0 +1,162 @@
+"""What a step is given: protocols only, so that a step knows neither S3 nor Kubernetes nor a terminal.
+
+Only `steerlm_core.runtime` builds a `StepContext`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steerlm_core.config import RunConfig
+from steerlm_core.manifest import Manifest, Part
+from steerlm_core.models.attribute_model import AttributeModel
+
+
+class Store(Protocol):
+    """One run root. Keys are relative to it, with '/' between their parts."""
+
+    @property
+    def root(self) -> str:
+        """The root as the user gave it."""
+
+    def exists(self, key: str) -> bool:
+        """Whether an object of this key exists."""
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object in one atomic put, replacing an older one."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless one exists, atomically; False when one did."""
+
+    def write_table(self, prefix: str, number: int, table: pa.Table, split: str) -> Part:
+        """Write one Parquet part; its key carries a hash of its content."""
+
+    def read_table(self, part: Part) -> pa.Table:
+        """Read one part, verified against its sha256."""
+
+    def local_file(self, part: Part) -> Path:
+        """A local, verified copy of one part."""
+
+    def write_folder(self, prefix: str, folder: Path) -> list[Part]:
+        """Store every file of a folder below a prefix that carries a hash of their content."""
+
+    def local_folder(self, manifest: Manifest) -> Path:
+        """A local, verified copy of a folder written by `write_folder`."""
+
+    def work_folder(self, key: str) -> Path:
+        """A local folder for unfinished work, such as checkpoints; it survives the process where the root does."""
+
+
+class Events(Protocol):
+    """Where a step says what it is doing. Nothing that it raises ever reaches a step."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """So many items of all are done."""
+
+    def metric(self, **values: float) -> None:
+        """Named numbers."""
+
+    def warning(self, message: str) -> None:
+        """Something that a person should know."""
+
+
+class Models(Protocol):
+    """Loads models, and keeps those that the next step of the same process will want."""
+
+    def causal_lm(self, folder: Path, dtype: str) -> PreTrainedModel:
+        """A causal language model in evaluation mode."""
+
+    def tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
+        """A tokenizer."""
+
+    def attribute_model(self, folder: Path) -> AttributeModel:
+        """An attribute model in evaluation mode."""
+
+
+class TrainBackend(Protocol):
+    """Where training happens: in this process, in processes of this machine, in a PyTorchJob."""
+
+    def train(self, context: StepContext) -> Manifest:
+        """Train the iteration of `context`, and leave `train/manifest.json` and the model committed."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as `run.json` describes it."""
+
+    run_id: str
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass of generate → label → score_prior → weigh: an iteration, or the confirmation.
+
+    Attributes:
+        prefix: Where its outputs stand, relative to the root.
+        policy: Key of the manifest of the policy that is sampled from.
+        splits: The splits of the prompt set that it handles.
+        draw: Names its random draws; no two stages of a run share one.
+    """
+
+    prefix: str
+    policy: str
+    splits: tuple[str, ...]
+    draw: int
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Everything that a step may use."""
+
+    run: RunInfo
+    store: Store
+    events: Events
+    models: Models
+    train_backend: TrainBackend
+    scratch: Path
+    iteration: int = 0
+    stage: Stage | None = None
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return self.run.config
+
+    @property
+    def here(self) -> Stage:
+        """The stage; it is set for every step of an iteration and of the confirmation."""
+        assert self.stage is not None
+        return self.stage
+
+    def at(self, stage: Stage, iteration: int = 0) -> StepContext:
+        """The same context at another stage."""
+        return replace(self, stage=stage, iteration=iteration)
+
+    def manifest(self, prefix: str) -> Manifest:
+        """Read the manifest of an output that must exist, and be this run's."""
+        from steerlm_core.steps.output import read_manifest
+
+        return read_manifest(self, prefix)
+
+    def tables(self, prefix: str, splits: Iterable[str] = ()) -> Iterable[tuple[Part, pa.Table]]:
+        """Read an output's parts one by one, of the given splits or all."""
+        wanted = set(splits)
+        for part in self.manifest(prefix).parts:
+            if not wanted or part.split in wanted:
+                yield part, self.store.read_table(part)
+
+    def json(self, key: str) -> Any:
+        """Read a JSON object."""
+        import json
+
+        return json.loads(self.store.read(key))

@@ -1,0 +1,93 @@
+"""decide: the evaluations so far become a commit: accepted or not; continue or stop, and why.
+
+`commit.json` is written last and create-only: the iteration exists when it does. `decision.json`
+is written once, when the loop has stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from steerlm_core.convergence import Evaluation, decide
+from steerlm_core.errors import RunStateError
+from steerlm_core.steps.context import StepContext
+
+DECISION = "decision.json"
+POLICY_0 = "models/policy-0"
+
+
+def run(context: StepContext) -> dict[str, Any]:
+    """Commit the iteration; returns the commit.
+
+    Raises:
+        RunStateError: Another runner has committed this iteration with another result.
+    """
+    key = commit_key(context.iteration)
+    if not context.store.exists(key):
+        commit = _commit(context)
+        if not context.store.create(key, json.dumps(commit, indent=1).encode()) and context.json(key) != commit:
+            winner = context.json(key)
+            raise RunStateError(
+                f"{context.store.root}/{key}: another runner has committed this iteration first, with another result "
+                f"({winner['reason']}). Its commit stands; this runner stops."
+            )
+    commit = dict(context.json(key))
+    if commit["stop"]:
+        context.store.create(DECISION, json.dumps(commit, indent=1).encode())
+    return commit
+
+
+def commit_key(iteration: int) -> str:
+    """Key of an iteration's commit."""
+    return f"iterations/{iteration:03d}/commit.json"
+
+
+def best_policy(context: StepContext, before: int) -> str:
+    """Return the prefix of the model that iteration `before` starts from: the last accepted one's, or policy 0.
+
+    Raises:
+        RunStateError: An earlier iteration has no commit.
+    """
+    for iteration in reversed(range(before)):
+        if context.json(commit_key(iteration))["accepted"]:
+            return f"iterations/{iteration:03d}/model"
+    return POLICY_0
+
+
+def _commit(context: StepContext) -> dict[str, Any]:
+    evaluations = [_evaluation(context, iteration) for iteration in range(context.iteration + 1)]
+    decision = decide(evaluations, context.config.convergence)
+    prefix = f"iterations/{context.iteration:03d}"
+    return {
+        "iteration": context.iteration,
+        **asdict(decision),
+        "model": context.manifest(f"{prefix}/model").content_digest,
+        "evaluation": context.manifest(f"{prefix}/evaluation").content_digest,
+    }
+
+
+def _evaluation(context: StepContext, iteration: int) -> Evaluation:
+    """Read what an iteration measured; complete groups only."""
+    rows = [
+        row
+        for _, table in context.tables(f"iterations/{iteration:03d}/evaluation")
+        for row in table.to_pylist()
+        if row["complete"]
+    ]
+
+    def column(name: str) -> dict[str, float]:
+        return {row["group_id"]: row[name] for row in rows}
+
+    past = iteration < context.iteration
+    return Evaluation(
+        iteration=iteration,
+        distance_before=column("distance_before"),
+        distance_after=column("distance_after"),
+        ess=column("ess"),
+        truncated_before=column("truncated_before"),
+        truncated_after=column("truncated_after"),
+        n_candidates=context.config.generate.candidates,
+        accepted=context.json(commit_key(iteration))["accepted"] if past else None,
+    )

@@ -1,0 +1,73 @@
+"""label: attributes of every candidate, and the log-likelihood of its group's target.
+
+The attribute model reads decoded text, tokenised for itself. The measured raters read it too:
+where both disagree, somebody is being fooled, and evaluate and confirm show it.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import torch
+
+from steerlm_core.config import RunConfig
+from steerlm_core.likelihood import log_likelihood
+from steerlm_core.manifest import Manifest
+from steerlm_core.models.attribute_model import AttributeModel
+from steerlm_core.raters import measure
+from steerlm_core.schemas import LABELS
+from steerlm_core.steps.context import StepContext
+from steerlm_core.steps.output import Output
+
+
+def run(context: StepContext) -> Manifest:
+    """Label the candidates of the stage; returns the manifest of the labels."""
+    stage, config = context.here, context.config
+    candidates, attribute = context.manifest(f"{stage.prefix}/candidates"), context.manifest("models/attribute")
+    output = Output(
+        context,
+        "label",
+        f"{stage.prefix}/labels",
+        {"candidates": candidates.content_digest, "attribute": attribute.content_digest},
+        {"label": config.label, "raters": config.raters, "attributes": [spec.model_dump() for spec in config.attributes]},
+    )
+    if done := output.existing():
+        return done
+    model = context.models.attribute_model(context.store.local_folder(attribute))
+    total, labelled = sum(part.rows for part in candidates.parts), 0
+    for part, table in context.tables(f"{stage.prefix}/candidates"):
+        output.write_table(_label(table, model, config), part.split)
+        labelled += part.rows
+        context.events.progress(labelled, total, "texts")
+    return output.commit()
+
+
+def _label(table: pa.Table, model: AttributeModel, config: RunConfig) -> pa.Table:
+    texts = table["text"].to_pylist()
+    predicted = model.predict(table["prompt"].to_pylist(), texts, config.label.batch)  # [B, A]
+    log_p_attr = target_log_likelihood(predicted, [dict(t) for t in table["target"].to_pylist()], model, config)
+    columns = {
+        "group_id": table["group_id"],
+        "index": table["index"],
+        "predicted": predicted.tolist(),
+        "measured": [measure(text, config.raters, config.attribute_names) for text in texts],
+        "log_p_attr": log_p_attr.tolist(),
+    }
+    return pa.table(columns, schema=LABELS)
+
+
+def target_log_likelihood(
+    predicted: torch.Tensor, targets: list[dict[str, int]], model: AttributeModel, config: RunConfig
+) -> torch.Tensor:
+    """Return log P(a|x,y) `[B]` of each row's target, given predictions in levels `[B, A]`."""
+    names = config.attribute_names
+    wanted = torch.tensor([[float(t.get(name, float("nan"))) for name in names] for t in targets])  # [B, A]
+    sigma = torch.tensor([config.label.sigma.get(name, model.sigma[i]) for i, name in enumerate(names)])
+    return log_likelihood(
+        predicted,
+        wanted,
+        torch.tensor([spec.low for spec in config.attributes]),
+        torch.tensor([spec.high for spec in config.attributes]),
+        kind=config.label.likelihood,
+        concentration=config.label.beta_concentration,
+        sigma=sigma,
+    )

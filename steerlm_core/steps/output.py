@@ -1,0 +1,113 @@
+"""How every step writes: parts first, then the manifest, and nothing twice.
+
+A step opens its `Output`. Where a manifest of the same inputs stands already, there is nothing to
+do. Where one of other inputs stands, the step refuses: somebody would lose work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ValidationError
+
+from steerlm_core.config import digest
+from steerlm_core.errors import ForeignOutputError, RunStateError
+from steerlm_core.manifest import Manifest, Part
+from steerlm_core.steps.context import StepContext
+
+
+class Output:
+    """The output of one step at one place of the run."""
+
+    def __init__(
+        self,
+        context: StepContext,
+        step: str,
+        prefix: str,
+        inputs: Mapping[str, str],
+        settings: Mapping[str, BaseModel | Any],
+    ) -> None:
+        """Name the output.
+
+        Args:
+            context: The step's context.
+            step: The step's name.
+            prefix: Where its manifest and parts stand.
+            inputs: Content digest of everything that the step reads, by name.
+            settings: Every part of the configuration that the step uses, by name.
+        """
+        self._context, self._step, self._prefix = context, step, prefix
+        values = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in settings.items()}
+        self.input_digest = digest({"step": step, "inputs": dict(inputs), "settings": values})
+        self._parts: list[Part] = []
+
+    @property
+    def prefix(self) -> str:
+        """Where the output stands, relative to the root."""
+        return self._prefix
+
+    def existing(self) -> Manifest | None:
+        """Return the manifest of the same work done earlier, or None.
+
+        Raises:
+            ForeignOutputError: The output exists and was made from something else.
+        """
+        if not self._context.store.exists(manifest_key(self._prefix)):
+            return None
+        manifest = read_manifest(self._context, self._prefix)
+        if manifest.input_digest != self.input_digest:
+            raise ForeignOutputError(
+                f"{self._context.store.root}/{self._prefix}: this output of '{self._step}' was made from other inputs "
+                f"or settings (digest {manifest.input_digest[:12]}, now {self.input_digest[:12]}). Use a new run "
+                "directory for the changed configuration, or restore the old one."
+            )
+        return manifest
+
+    def write_table(self, table: pa.Table, split: str = "") -> None:
+        """Write the next part."""
+        self._parts.append(self._context.store.write_table(self._prefix, len(self._parts), table, split))
+
+    def write_folder(self, folder: Path) -> None:
+        """Write a model's folder."""
+        self._parts.extend(self._context.store.write_folder(self._prefix, folder))
+
+    def commit(self, **metrics: Any) -> Manifest:
+        """Write the manifest; from here on the output exists."""
+        manifest = Manifest(
+            step=self._step,
+            run_id=self._context.run.run_id,
+            input_digest=self.input_digest,
+            parts=self._parts,
+            metrics=metrics,
+        )
+        self._context.store.put(manifest_key(self._prefix), manifest.model_dump_json(indent=1).encode())
+        return manifest
+
+
+def manifest_key(prefix: str) -> str:
+    """Key of the manifest of the output at `prefix`."""
+    return f"{prefix}/manifest.json"
+
+
+def read_manifest(context: StepContext, prefix: str) -> Manifest:
+    """Read the manifest of the output at `prefix`.
+
+    Raises:
+        RunStateError: It is missing, damaged, or of another run.
+    """
+    key, root = manifest_key(prefix), context.store.root
+    if not context.store.exists(key):
+        raise RunStateError(f"{root}/{key}: missing; the step before has not finished. `steerlm resume {root}` does.")
+    try:
+        manifest = Manifest.model_validate_json(context.store.read(key))
+    except ValidationError as error:
+        raise RunStateError(f"{root}/{key}: not a manifest of this version ({error.error_count()} errors).") from error
+    if manifest.run_id != context.run.run_id:
+        raise RunStateError(
+            f"{root}/{key}: belongs to run '{manifest.run_id}', this is run '{context.run.run_id}'. "
+            "Something was copied between run directories; remove it."
+        )
+    return manifest

@@ -1,0 +1,107 @@
+"""prepare: once a run. Prompts are drawn, models are placed in the run, what is missing is made.
+
+    prompts, targets ─► prompt set (train, held-out)
+    prior ─► models/prior    attribute model ─► models/attribute    SteerLM v1 ─► models/policy-0
+
+Everything that can be wrong with what the user gave is found by `preflight`, before the first
+write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from transformers import AutoTokenizer
+
+from steerlm_core.config import RunConfig, digest
+from steerlm_core.manifest import Manifest
+from steerlm_core.models.loading import check_same_vocabulary, context_length, end_token_id, resolve_model
+from steerlm_core.raters import check_raters
+from steerlm_core.steps import annotate, bootstrap, train_attribute_model
+from steerlm_core.steps.context import StepContext
+from steerlm_core.steps.output import Output
+from steerlm_core.steps.prompt_set import draw_pairs, read_prompts, tokenise
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What preflight found: ready to be written."""
+
+    prompts: pa.Table
+    prior: Path
+    warnings: list[str]
+
+
+def preflight(config: RunConfig) -> Preflight:
+    """Check everything that the user gave, without writing to the run.
+
+    Raises:
+        SteerLMError: Of the kind that fits, with the place and the way out.
+    """
+    check_raters(config.raters)
+    prompts, skipped = read_prompts(config)
+    pairs = draw_pairs(prompts, config)
+    annotate.check_source(config)
+    prior = resolve_model(config.models.prior, config.seed, "models.prior")
+    tokenizer = AutoTokenizer.from_pretrained(prior)
+    end_token_id(tokenizer, "models.prior")
+    if config.models.policy is not None:
+        check_same_vocabulary(prior, resolve_model(config.models.policy, config.seed, "models.policy"))
+    table = tokenise(pairs, config, tokenizer, context_length(prior))
+    return Preflight(table, prior, [f"skipped {line}" for line in skipped])
+
+
+def run(context: StepContext) -> Manifest:
+    """Write the prompt set and the models of the run; returns the manifest of the prompt set."""
+    found = preflight(context.config)
+    for warning in found.warnings:
+        context.events.warning(warning)
+    _place_model(context, "prior", found.prior, context.config.models.prior)
+    _attribute_model(context)
+    _policy_0(context)
+    return _write_prompts(context, found.prompts)
+
+
+def _place_model(context: StepContext, name: str, folder: Path, reference: str) -> Manifest:
+    """Copy a model that exists into the run."""
+    output = Output(context, "prepare", f"models/{name}", {}, {"reference": reference, "seed": context.config.seed})
+    if done := output.existing():
+        return done
+    output.write_folder(folder)
+    return output.commit()
+
+
+def _attribute_model(context: StepContext) -> None:
+    given = context.config.models.attribute
+    if given is None:
+        annotate.run(context)
+        train_attribute_model.run(context)
+    else:
+        folder = resolve_model(given, context.config.seed, "models.attribute")
+        _place_model(context, "attribute", folder, given)
+
+
+def _policy_0(context: StepContext) -> None:
+    given = context.config.models.policy
+    if given is None:
+        annotate.run(context)
+        bootstrap.run(context)
+    else:
+        folder = resolve_model(given, context.config.seed, "models.policy")
+        _place_model(context, "policy-0", folder, given)
+
+
+def _write_prompts(context: StepContext, table: pa.Table) -> Manifest:
+    """Write the prompt set in parts of a fixed number of prompts, each of one split."""
+    config = context.config
+    inputs = {"pairs": digest([table["group_id"].to_pylist(), table["policy_prompt_ids"].to_pylist()])}
+    output = Output(context, "prepare", "prompts", inputs, {"prompts": config.prompts})
+    if done := output.existing():
+        return done
+    for split in ("held_out", "train"):
+        rows = table.filter(pa.compute.equal(table["split"], split))
+        for start in range(0, rows.num_rows, config.prompts.prompts_per_part):
+            output.write_table(rows.slice(start, config.prompts.prompts_per_part), split)
+    return output.commit(groups=table.num_rows)

@@ -1,0 +1,77 @@
+"""train: the training groups of an iteration make the next policy.
+
+The step itself only finds out what there is to do; where it is done is the backend's business
+(this machine now, a PyTorchJob later): a backend is given the context and leaves the model committed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+
+from steerlm_core.manifest import Manifest
+from steerlm_core.steps.context import StepContext
+from steerlm_core.steps.output import Output
+from steerlm_core.training.job import TrainJob
+from steerlm_core.training.run import train
+
+
+def run(context: StepContext) -> Manifest:
+    """Train the iteration's model, by the backend of the context; returns the manifest of the model."""
+    return model_output(context).existing() or context.train_backend.train(context)
+
+
+def model_output(context: StepContext) -> Output:
+    """The output of training: the model of the iteration."""
+    stage, config = context.here, context.config
+    groups, policy = context.manifest(f"{stage.prefix}/groups"), context.manifest(stage.policy)
+    return Output(
+        context,
+        "train",
+        f"{stage.prefix}/model",
+        {"groups": groups.content_digest, "policy": policy.content_digest},
+        {"train": config.train.model_dump(mode="json", exclude={"checkpoint_seconds", "keep_checkpoints"}),
+         "seed": config.seed, "draw": stage.draw, "dtype": config.models.dtype},
+    )  # fmt: skip
+
+
+def train_job(context: StepContext, output: Output) -> TrainJob:
+    """Bring everything that training needs to this machine."""
+    stage, config = context.here, context.config
+    groups = context.manifest(f"{stage.prefix}/groups").of_split("train")
+    work = context.store.work_folder(f"{stage.prefix}/train")
+    return TrainJob(
+        policy=context.store.local_folder(context.manifest(stage.policy)),
+        groups=tuple(context.store.local_file(part) for part in groups),
+        output=work / "model",
+        checkpoints=work / "checkpoints",
+        config=config.train,
+        generate=config.generate,
+        dtype=config.models.dtype,
+        seed=config.seed * 100_003 + stage.draw,
+        digest=output.input_digest,
+    )
+
+
+class LocalBackend:
+    """Trains on this machine: in this process, or in processes started by torchrun."""
+
+    def train(self, context: StepContext) -> Manifest:
+        """Train, store the model, and commit it."""
+        output = model_output(context)
+        job = train_job(context, output)
+
+        def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
+            context.events.progress(step, steps, "steps")
+            context.events.metric(**{"step": float(step), **numbers})
+
+        if context.config.train.engine == "single":
+            result = train(job, report=report)
+        else:
+            from steerlm_core.training.launch import run_torchrun
+
+            result = run_torchrun(job, report=report)
+        output.write_folder(job.output)
+        manifest = output.commit(steps=result.steps, **result.metrics)
+        shutil.rmtree(job.output)
+        return manifest
