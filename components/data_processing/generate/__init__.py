@@ -1,0 +1,1 @@
+from components.data_processing.generate.component import generate as generate

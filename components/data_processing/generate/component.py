@@ -1,0 +1,21 @@
+"""Kubeflow component: the step generate of a SteerLM v2 run."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="localhost/steerlm:test", install_kfp_package=False)
+def generate(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics]):
+    """Sample candidate responses from the current policy.
+
+    Draws N complete responses for every prompt and target of the run, with their token ids, and re-scores logQ by the
+    forward pass that training uses. Fails when the sampler's own log-probabilities drift from it.
+
+    Args:
+        root: Where the run lives: a folder, or an s3:// address.
+        iteration: Number of the iteration, from 0.
+        metrics: Counts and figures of this step; they name the run and the iteration that they are of.
+    """
+    from steerlm_core.kubeflow.artifacts import shown
+    from steerlm_core.runtime import run_step
+
+    metrics.metadata.update(shown(run_step("generate", root, iteration), root, iteration))

@@ -1,0 +1,1 @@
+from components.data_processing.label.component import label as label

@@ -1,0 +1,1 @@
+from components.data_processing.prepare.component import prepare as prepare

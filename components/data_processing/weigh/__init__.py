@@ -1,0 +1,1 @@
+from components.data_processing.weigh.component import weigh as weigh

@@ -1,0 +1,1 @@
+from components.evaluation.confirm.component import confirm as confirm

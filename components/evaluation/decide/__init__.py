@@ -1,0 +1,1 @@
+from components.evaluation.decide.component import decide as decide

@@ -1,0 +1,20 @@
+"""Kubeflow component: the step decide of a SteerLM v2 run."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="localhost/steerlm:test", install_kfp_package=False)
+def decide(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics]):
+    """Decide whether the iteration is accepted and whether the loop goes on.
+
+    Compares the evaluations so far by a paired bootstrap, says the reason in a sentence, and commits the iteration.
+
+    Args:
+        root: Where the run lives: a folder, or an s3:// address.
+        iteration: Number of the iteration, from 0.
+        metrics: Counts and figures of this step; they name the run and the iteration that they are of.
+    """
+    from steerlm_core.kubeflow.artifacts import shown
+    from steerlm_core.runtime import run_step
+
+    metrics.metadata.update(shown(run_step("decide", root, iteration), root, iteration))

@@ -1,0 +1,1 @@
+from components.evaluation.evaluate.component import evaluate as evaluate

@@ -1,0 +1,1 @@
+from components.evaluation.gate.component import gate as gate

@@ -1,0 +1,1 @@
+from components.training.train.component import train as train

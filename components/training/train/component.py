@@ -1,0 +1,20 @@
+"""Kubeflow component: the step train of a SteerLM v2 run."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="localhost/steerlm:test", install_kfp_package=False)
+def train(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics]):
+    """Train the policy on the weighted groups.
+
+    Minimises the SteerLM v2 loss over the training groups, starting from the policy that the candidates came from.
+
+    Args:
+        root: Where the run lives: a folder, or an s3:// address.
+        iteration: Number of the iteration, from 0.
+        metrics: Counts and figures of this step; they name the run and the iteration that they are of.
+    """
+    from steerlm_core.kubeflow.artifacts import shown
+    from steerlm_core.runtime import run_step
+
+    metrics.metadata.update(shown(run_step("train", root, iteration), root, iteration))

@@ -1,0 +1,86 @@
+"""The SteerLM v2 loop as a Kubeflow pipeline: prepare, a chain of iterations, confirm.
+
+KFP v2 has no while, so the chain is as long as the pipeline was compiled for. Each iteration is a nested pipeline that
+asks `gate` first; once the run has stopped, the iterations that remain are a gate and nothing else. A failed step ends
+the run at once, and Retry goes on at that step.
+
+    python -m pipelines.steerlm_v2.pipeline     # regenerates pipeline.yaml
+"""
+
+from pathlib import Path
+
+from kfp import compiler, dsl
+from kfp.dsl.base_component import BaseComponent
+
+from components.data_processing.generate import generate
+from components.data_processing.label import label
+from components.data_processing.prepare import prepare
+from components.data_processing.score_prior import score_prior
+from components.data_processing.weigh import weigh
+from components.evaluation.confirm import confirm
+from components.evaluation.decide import decide
+from components.evaluation.evaluate import evaluate
+from components.evaluation.gate import gate
+from components.training.train import train
+
+ITERATIONS = 8
+COMPILED = Path(__file__).with_name("pipeline.yaml")
+
+
+def _step(component: BaseComponent, *before: dsl.PipelineTask, **arguments: object) -> dsl.PipelineTask:
+    """Add one step after others, never cached: its result lies in the run root, which KFP's cache does not see."""
+    task = component(**arguments)
+    task.set_caching_options(False)
+    return task.after(*before)
+
+
+@dsl.pipeline(name="steerlm-v2-iteration")
+def iteration(root: str, index: int, max_iterations: int):
+    """Run one iteration of the loop, unless the run has stopped.
+
+    Args:
+        root: Where the run lives: a folder, or an s3:// address.
+        index: Number of the iteration, from 0.
+        max_iterations: Most iterations of the run.
+    """
+    here = {"root": root, "iteration": index}
+    answer = _step(gate, max_iterations=max_iterations, **here)
+    with dsl.If(answer.output == "run", name="run"):
+        candidates = _step(generate, **here)
+        labels = _step(label, candidates, **here)
+        prior_scores = _step(score_prior, candidates, **here)
+        groups = _step(weigh, labels, prior_scores, **here)
+        policy = _step(train, groups, **here)
+        distance = _step(evaluate, policy, **here)
+        _step(decide, distance, **here)
+
+
+def steerlm_v2(iterations: int = ITERATIONS) -> BaseComponent:
+    """Return the pipeline with room for a number of iterations."""
+
+    @dsl.pipeline(name="steerlm-v2", display_name="Iterative SteerLM v2")
+    def loop(root: str, config: dict, max_iterations: int = iterations):
+        """Train an attribute-steered model until its distance to the target has plateaued.
+
+        Args:
+            root: Where the run lives: an s3:// address, or a folder on a volume that every step mounts. A root that
+                holds an unfinished run of the same configuration is continued.
+            config: The run's configuration, the same mapping as in the YAML file of the command line.
+            max_iterations: Stop after so many iterations, if the distance has not plateaued before.
+        """
+        last = _step(prepare, root=root, config=config)
+        for index in range(iterations):
+            last = _step(iteration, last, root=root, index=index, max_iterations=max_iterations)
+            last.set_display_name(f"iteration-{index}")
+        _step(confirm, last, root=root)
+
+    return loop
+
+
+def compile_to(path: Path, iterations: int = ITERATIONS) -> None:
+    """Compile the pipeline with room for a number of iterations."""
+    compiler.Compiler().compile(steerlm_v2(iterations), str(path))
+
+
+if __name__ == "__main__":
+    compile_to(COMPILED)

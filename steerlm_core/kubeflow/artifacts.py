@@ -1,0 +1,17 @@
+"""What an artifact of a step shows in Kubeflow's interface."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+
+def shown(values: Mapping[str, object], root: str, iteration: int | None = None) -> dict[str, str | int | float]:
+    """Return metadata for a Metrics artifact: a step's plain values, and which run and iteration they are of.
+
+    The interface may show the artifact of another iteration where tasks share a name, hence the latter. Kubeflow
+    stores metadata as JSON that knows neither NaN nor infinity: such values, lists and mappings stay in the run root.
+    """
+    where: dict[str, str | int | float] = {"run": root} if iteration is None else {"run": root, "iteration": iteration}
+    plain = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
+    return {name: value for name, value in plain.items() if isinstance(value, str) or math.isfinite(value)} | where

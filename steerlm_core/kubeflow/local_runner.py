@@ -1,0 +1,71 @@
+"""Run the pipeline on this machine under kfp.local: each step in a process of its own, as on a cluster.
+
+The packaged pipeline.yaml itself is run, so what runs here is what would be submitted.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from kfp import local
+from kfp.components import YamlComponent
+
+from steerlm_core.config import RunConfig
+from steerlm_core.errors import ConfigError, RunStateError
+from steerlm_core.kubeflow.packaged import load_pipeline, room
+from steerlm_core.kubeflow.step_output import StepOutput
+
+
+def run_under_kfp_local(root: str, config: RunConfig) -> None:
+    """Run the pipeline to its end, or continue it on a root that holds an unfinished run of the same configuration.
+
+    Raises:
+        ConfigError: The configuration wants more iterations than the pipeline was compiled for.
+        RunStateError: kfp.local reported success, but iterations are missing.
+        SteerLMError: Whatever a step failed with.
+    """
+    pipeline = load_pipeline()
+    if config.max_iterations > room(pipeline):
+        raise ConfigError(
+            f"max_iterations: {config.max_iterations} is more than the {room(pipeline)} that the pipeline was compiled "
+            "for; lower it, or run without --runner kfp-local."
+        )
+    with tempfile.TemporaryDirectory(prefix="steerlm-kfp-") as scratch:
+        _run(pipeline, Path(scratch), root, config)
+    _check_finished(root, config.max_iterations)
+
+
+def _run(pipeline: YamlComponent, scratch: Path, root: str, config: RunConfig) -> None:
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(scratch / "outputs"),
+        workspace_root=str(scratch / "workspace"),
+    )
+    output = StepOutput(sys.stdout)
+    try:
+        # kfp warns of every step that its image is no Python image; it is not used here.
+        with redirect_stdout(output), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            pipeline(root=root, config=_plain(config), max_iterations=config.max_iterations)
+    except RuntimeError as error:
+        raise output.failure() or error from None
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """The configuration as KFP takes it: without nulls, which are what a missing key means anyway."""
+    return config.model_dump(mode="json", exclude_none=True)
+
+
+def _check_finished(root: str, max_iterations: int) -> None:
+    """Make sure that the iterations ran: kfp.local reports success where it could not evaluate a condition."""
+    from steerlm_core.runtime import gate
+
+    try:
+        gate(root, max_iterations, max_iterations + 1)  # asks for the commit of the last one, unless the run decided
+    except RunStateError as error:
+        raise RunStateError(f"kfp.local reported success, but did not run every iteration. {error}") from error

@@ -1,0 +1,53 @@
+"""Stands in for `steerlm_core.runtime`: the same calls, written to ROOT/calls.jsonl, and empty commits.
+
+FAKE_STOP_AT: the iteration that decides to stop. FAKE_GATE: what the gate says for 'run'. FAKE_FAIL: the step that
+fails, by a user's mistake or as FAKE_ERROR says.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from steerlm_core import errors
+
+
+def prepare(root, config):
+    _called(root, "prepare", config=config)
+
+
+def gate(root, iteration, max_iterations):
+    if Path(root, "decision.json").exists() or iteration >= max_iterations:
+        return "stop"
+    if iteration and not _commit(root, iteration - 1).exists():
+        raise errors.RunStateError(f"{root}: iteration {iteration - 1} has no commit.")
+    return os.environ.get("FAKE_GATE", "run")
+
+
+def run_step(name, root, iteration):
+    print(f"{name} speaks")
+    _called(root, name, iteration=iteration)
+    if name == "decide":
+        _commit(root, iteration).parent.mkdir(parents=True, exist_ok=True)
+        _commit(root, iteration).write_text("{}")
+        if str(iteration) == os.environ.get("FAKE_STOP_AT"):
+            Path(root, "decision.json").write_text("{}")
+    return {"groups": 4, "distance": float("nan"), "reason": "a sentence", "rows": [1, 2]}
+
+
+def confirm(root):
+    _called(root, "confirm")
+    return {"distance": 0.25}
+
+
+def _commit(root, iteration):
+    return Path(root, f"iterations/{iteration:03d}/commit.json")
+
+
+def _called(root, name, **arguments):
+    if name == os.environ.get("FAKE_FAIL"):
+        if os.environ.get("FAKE_ERROR") == "crash":
+            raise ZeroDivisionError("division by zero")
+        raise errors.DataError("prompts.jsonl: 2 lines are no JSON\n  line 3: {\n\n  line 7: [")
+    Path(root).mkdir(parents=True, exist_ok=True)
+    with Path(root, "calls.jsonl").open("a") as calls:
+        calls.write(json.dumps([name, arguments]) + "\n")
