@@ -1,0 +1,1 @@
+"""The embedded default: a corpus, a tokenizer and a tiny model, all made by this project on this machine."""

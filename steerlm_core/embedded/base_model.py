@@ -1,0 +1,140 @@
+"""The embedded base model: a tiny Llama, pre-trained on stories of the grammar, cached between runs.
+
+It learns prompt (without label), story and end token, all of them, so it is the prior P(y|x) of the
+demo, and the trunk of its attribute model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from steerlm_core.config import PromptFormat
+from steerlm_core.embedded.annotated import PRETRAINING, PRETRAINING_VALIDATION
+from steerlm_core.embedded.stories import CORPUS_VERSION, Story, write_stories
+from steerlm_core.embedded.tokenizer import train_tokenizer
+from steerlm_core.prompts import prompt_ids
+from steerlm_core.training.supervised import Example, Trainer, batches, validation_loss
+
+INFO_FILE = "pretraining.json"
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Size of the model and of its training; part of the cache key."""
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    intermediate: int = 352
+    context: int = 256
+    stories: int = 16_000
+    validation_stories: int = 256
+    batch: int = 32
+    learning_rate: float = 3e-3
+    final_rate: float = 0.05
+    weight_decay: float = 0.01
+
+
+def base_model(
+    seed: int,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    config: BaseConfig | None = None,
+) -> Path:
+    """Return the folder of the embedded base model, training it first unless the cache holds it.
+
+    Args:
+        seed: Seed of corpus, initial weights and order.
+        cache: Root of the cache; default $STEERLM_CACHE or ~/.cache/steerlm.
+        progress: Called with (steps done, steps of all).
+        config: Size and training; tests make smaller ones.
+    """
+    config = config or BaseConfig()
+    if cache is None:
+        cache = Path(os.environ.get("STEERLM_CACHE") or Path.home() / ".cache" / "steerlm")
+    folder = cache / "stories" / _key(seed, config)
+    if not (folder / INFO_FILE).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+        try:
+            _pretrain(seed, config, scratch, progress)
+            _publish(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _key(seed: int, config: BaseConfig) -> str:
+    text = json.dumps({"corpus": CORPUS_VERSION, "seed": seed, **asdict(config)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    """Move a finished folder into the cache; where another process was faster, its folder stays."""
+    try:
+        os.replace(scratch, folder)
+    except OSError:
+        if not (folder / INFO_FILE).is_file():
+            raise
+
+
+def _pretrain(seed: int, config: BaseConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+    stories = write_stories(config.stories, seed, PRETRAINING)
+    tokenizer = train_tokenizer(stories)
+    examples = _examples(stories, tokenizer)
+    held_out = _examples(write_stories(config.validation_stories, seed, PRETRAINING_VALIDATION), tokenizer)
+    model = _new_model(config, tokenizer, seed)
+    trainer = Trainer(model, config.learning_rate, config.weight_decay)
+    total = math.ceil(len(examples) / config.batch)
+    for step, batch in enumerate(batches(examples, config.batch, seed, epoch=0)):
+        trainer.step(batch, _cosine(step / total, config.final_rate))
+        if progress:
+            progress(step + 1, total)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    info = {**asdict(config), "seed": seed, "validation_loss": validation_loss(model, held_out)}
+    (folder / INFO_FILE).write_text(json.dumps(info, indent=2) + "\n")
+
+
+def _examples(stories: list[Story], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """One example a story; every token but the first is learned."""
+    prompts = {story.prompt: None for story in stories}
+    prompt_of = {prompt: prompt_ids(prompt, None, PromptFormat(), tokenizer) for prompt in prompts}
+    texts = tokenizer([story.text for story in stories], add_special_tokens=False)["input_ids"]
+    end = int(tokenizer.eos_token_id)
+    return [Example((*prompt_of[s.prompt], *ids, end), 1) for s, ids in zip(stories, texts, strict=True)]
+
+
+def _new_model(config: BaseConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden,
+            intermediate_size=config.intermediate,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.context,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            initializer_range=0.02,
+        )
+    )
+
+
+def _cosine(done: float, final: float) -> float:
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))

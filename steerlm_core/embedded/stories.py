@@ -1,0 +1,179 @@
+"""A grammar of micro-stories, each an answer to a prompt: "Tell me about a fox by the river."
+
+A story draws three latent traits, independent of one another and of the prompt: its length in words
+(log-uniform), its mood (an integer level), and its register (the share of slots that are filled with a
+long word). Sentences are chosen so that the length is met exactly; each slot is then filled by mood
+and register. So every combination of short or long, sad or glad, plain or elaborate occurs.
+
+    The joyful fox wandered in delight. It observed the splendid lantern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Part of the key of every cached model: raise it with any change of what is written here.
+CORPUS_VERSION = 1
+
+OPENINGS = ("Tell me about a", "Write a story of a")
+SUBJECTS = tuple(
+    "badger bear beaver cat crab crane crow deer dog duck fox frog goat hare hen horse lion moth mouse pony rabbit "
+    "robin seal wolf".split()
+)
+PLACES = tuple(
+    f"{preposition} the {noun}"
+    for preposition, nouns in {
+        "by": "river lake house road tower",
+        "in": "forest garden field valley town",
+        "near": "bridge farm mill",
+        "on": "hill beach island",
+    }.items()
+    for noun in nouns.split()
+)
+
+# Each slot: plain words (under seven letters), long words (seven or more), by mood where the slot has one.
+Words = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _words(plain: str, long: str) -> Words:
+    return tuple(plain.split()), tuple(long.split())
+
+
+NEUTRAL_SLOTS: dict[str, Words] = {
+    "MOVED": _words("ran walked rested danced", "wandered strolled hurried lingered"),
+    "SAW": _words("saw found met chose", "noticed examined discovered observed"),
+    "THING": _words("stone boat bird tree book", "lantern feather umbrella blanket butterfly"),
+}
+MOOD_SLOTS: dict[str, tuple[Words, ...]] = {
+    "KIND": (
+        _words("awful cruel vile nasty", "horrible dreadful terrible miserable"),
+        _words("weak dull bleak poor", "tedious unlucky lonesome unpleasant"),
+        _words("young tall small brown", "ancient ordinary northern curious"),
+        _words("good nice sweet gentle", "pleasant friendly graceful charming"),
+        _words("superb lovely great joyful", "wonderful glorious splendid marvelous"),
+    ),
+    "FEELING": (
+        _words("agony grief horror", "despair anguish suffering"),
+        _words("doubt gloom worry", "sadness boredom trouble"),
+        _words("rain snow wind", "silence sunlight moonlight"),
+        _words("hope peace cheer", "comfort pleasure kindness"),
+        _words("joy bliss glee", "delight rapture happiness"),
+    ),
+}
+
+FIRST_SENTENCES = (
+    "The KIND SUBJECT MOVED.",
+    "The SUBJECT MOVED in FEELING.",
+    "The KIND SUBJECT MOVED in FEELING.",
+    "The KIND SUBJECT MOVED PLACE.",
+    "The KIND SUBJECT SAW the KIND THING.",
+    "The SUBJECT MOVED PLACE in FEELING.",
+)
+NEXT_SENTENCES = (
+    "It MOVED in FEELING.",
+    "It SAW the KIND THING.",
+    "The KIND SUBJECT MOVED again.",
+    "The KIND SUBJECT MOVED in FEELING.",
+    "Then it SAW the THING in FEELING.",
+    "It SAW the THING and MOVED in FEELING.",
+    "It SAW the KIND THING and the KIND THING.",
+)
+
+SHORTEST, LONGEST = 4, 46
+LEVELS = 5
+# Share of slots whose mood is a neighbour of the story's.
+_MOOD_NOISE = 0.2
+# Both parameters of the Beta distribution of the register; under 1 it favours the ends.
+_REGISTER_SHAPE = 0.6
+
+
+@dataclass(frozen=True)
+class Story:
+    """A prompt and the story that answers it."""
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Traits:
+    words: int
+    mood: int
+    register: float
+
+
+def all_prompts() -> list[str]:
+    """Return every prompt of the grammar, in a fixed order."""
+    return [f"{opening} {subject} {place}." for opening in OPENINGS for subject in SUBJECTS for place in PLACES]
+
+
+def write_stories(count: int, seed: int, stream: int = 0) -> list[Story]:
+    """Write `count` stories to prompts drawn with replacement.
+
+    Args:
+        count: Number of stories.
+        seed: Same seed and stream, same stories.
+        stream: Stories of different streams are independent: pre-training, annotated texts, ….
+    """
+    rng = np.random.default_rng([CORPUS_VERSION, seed, stream])
+    return [write_story(rng) for _ in range(count)]
+
+
+def write_story(rng: np.random.Generator) -> Story:
+    """Draw a prompt and the traits, and write the story."""
+    opening, subject, place = (_pick(rng, options) for options in (OPENINGS, SUBJECTS, PLACES))
+    traits = _Traits(
+        words=int(np.exp(rng.uniform(np.log(SHORTEST), np.log(LONGEST)))),
+        mood=int(rng.integers(LEVELS)),
+        register=float(rng.beta(_REGISTER_SHAPE, _REGISTER_SHAPE)),
+    )
+    sentences = _outline(rng, traits.words)
+    text = " ".join(_fill(rng, sentence, subject, place, traits) for sentence in sentences)
+    return Story(f"{opening} {subject} {place}.", text)
+
+
+def _outline(rng: np.random.Generator, words: int) -> list[str]:
+    """Choose sentences whose words add up to `words`."""
+    outline = [_pick(rng, _fitting(FIRST_SENTENCES, words))]
+    while rest := words - sum(map(_length, outline)):
+        outline.append(_pick(rng, _fitting(NEXT_SENTENCES, rest)))
+    return outline
+
+
+def _fitting(sentences: Sequence[str], words: int) -> list[str]:
+    """Sentences that fill `words` exactly, or leave room for a whole further one."""
+    shortest = min(map(_length, NEXT_SENTENCES))
+    return [s for s in sentences if _length(s) == words or _length(s) <= words - shortest]
+
+
+def _length(sentence: str) -> int:
+    return len(sentence.split()) + 2 * sentence.count("PLACE")
+
+
+def _fill(rng: np.random.Generator, sentence: str, subject: str, place: str, traits: _Traits) -> str:
+    given = {"SUBJECT": subject, "PLACE": place}
+    pieces = sentence.removesuffix(".").split()
+    return " ".join(given.get(piece) or _slot_word(rng, piece, traits) for piece in pieces) + "."
+
+
+def _slot_word(rng: np.random.Generator, slot: str, traits: _Traits) -> str:
+    if slot in MOOD_SLOTS:
+        choices = MOOD_SLOTS[slot][_slot_mood(rng, traits.mood)]
+    elif slot in NEUTRAL_SLOTS:
+        choices = NEUTRAL_SLOTS[slot]
+    else:
+        return slot
+    return _pick(rng, choices[int(rng.random() < traits.register)])
+
+
+def _slot_mood(rng: np.random.Generator, mood: int) -> int:
+    if rng.random() >= _MOOD_NOISE:
+        return mood
+    return int(np.clip(mood + rng.choice((-1, 1)), 0, LEVELS - 1))
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
