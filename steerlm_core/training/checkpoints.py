@@ -145,11 +145,12 @@ def random_state() -> dict[str, Tensor]:
     return state
 
 
-def restore_random_state(checkpoint: Checkpoint) -> None:
-    """Set torch's random generators as they were."""
-    torch.set_rng_state(checkpoint.tensor("random/cpu"))
-    if torch.cuda.is_available() and "random/cuda" in checkpoint.where:
-        torch.cuda.set_rng_state(checkpoint.tensor("random/cuda"))
+def set_random_state(name: str, state: Tensor) -> None:
+    """Set a random generator as `random_state` found it; one that this machine lacks is left out."""
+    if name == "random/cpu":
+        torch.set_rng_state(state.cpu())
+    elif torch.cuda.is_available():
+        torch.cuda.set_rng_state(state.cpu())
 
 
 def _name(step: int) -> str:

@@ -8,7 +8,7 @@ that of the sum.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,11 @@ class Engine(Protocol):
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all ranks."""
 
-    def share(self, value: object) -> object:
+    def share(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
+
+    def spread(self, tensor: Tensor | None) -> Tensor:
+        """Return rank 0's tensor on every rank; the others pass None."""
 
     def state(self) -> Entries:
         """Yield weights and optimizer state, whole and on the CPU, in the same order on every rank."""
@@ -114,9 +117,14 @@ class SingleEngine:
         """See `Engine`."""
         return values
 
-    def share(self, value: object) -> object:
+    def share(self, value: Any) -> Any:
         """See `Engine`."""
         return value
+
+    def spread(self, tensor: Tensor | None) -> Tensor:
+        """See `Engine`."""
+        assert tensor is not None
+        return tensor
 
     def state(self) -> Entries:
         """See `Engine`."""

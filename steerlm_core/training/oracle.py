@@ -27,16 +27,23 @@ from steerlm_core.training.plan import plan_scoring
 _MOST_GROUPS = 1024
 _DRIFTED = math.log(3)
 _STORED_TOLERANCE = 1e-6  # log_q and log_p_start of plain sampling are one number, stored twice
-_ROUNDING = 1e-5
+# What rounding of a few hundred summed log-probs does to the distance. In bfloat16 the drift gates alone decide.
+_DISTANCE_TOLERANCE = {"float32": 1e-2, "float64": 1e-2}
 
 
 def check_step_zero(
-    engine: Engine, groups: Sequence[TrainGroup], config: GenerateConfig, budget: int, layout: RowLayout
+    engine: Engine,
+    groups: Sequence[TrainGroup],
+    config: GenerateConfig,
+    budget: int,
+    layout: RowLayout,
+    dtype: str,
 ) -> dict[str, float]:
     """Compare the untrained policy with the stored log-probs, on all groups or 1024 spread evenly over them.
 
     Returns:
-        The largest |log_p - log_p_start| and the mean exp|Δ| per token.
+        The largest |log_p - log_p_start|, the mean exp|Δ| per token and, for plain sampling, the largest error of
+        the distance.
 
     Raises:
         CaptureError: A gate has failed; the message names the worst group and candidate.
@@ -47,7 +54,7 @@ def check_step_zero(
     drift = [p - torch.tensor(group.log_p_start, dtype=torch.float64) for p, group in zip(log_p, checked, strict=True)]
     metrics = _check_drift(drift, checked, config)
     if config.temperature == 1.0 and config.top_p == 1.0 and config.top_k == 0:
-        _check_uniform(log_p, drift, checked)
+        metrics["oracle_distance_error"] = _check_uniform(log_p, checked, _DISTANCE_TOLERANCE.get(dtype, math.inf))
     return metrics
 
 
@@ -91,8 +98,8 @@ def _worst(drift: Sequence[Tensor], groups: Sequence[TrainGroup]) -> str:
     )
 
 
-def _check_uniform(log_p: Sequence[Tensor], drift: Sequence[Tensor], groups: Sequence[TrainGroup]) -> None:
-    """Plain sampling: log_q is log_p_start, b is 1/N and the distance log N - H(ws), up to the drift."""
+def _check_uniform(log_p: Sequence[Tensor], groups: Sequence[TrainGroup], tolerance: float) -> float:
+    """Plain sampling: log_q is log_p_start, b is 1/N and the distance log N - H(ws); return its largest error."""
     for group in groups:
         for column, (q, p) in enumerate(zip(group.log_q, group.log_p_start, strict=True)):
             if abs(q - p) > _STORED_TOLERANCE * max(1.0, abs(p)):
@@ -102,13 +109,12 @@ def _check_uniform(log_p: Sequence[Tensor], drift: Sequence[Tensor], groups: Seq
                 )
     terms = Terms.of(groups, torch.device("cpu"))
     log_b = baseline_log_weights(padded(log_p), terms.log_q, terms.valid)
-    counts = terms.valid.sum(-1)
-    expected = counts.log() - entropy(terms.log_ws, terms.valid)  # [G]
+    expected = terms.valid.sum(-1).log() - entropy(terms.log_ws, terms.valid)  # [G]
     off = (distance(terms.log_ws, log_b, terms.valid) - expected).abs()
-    allowed = 2 * padded(drift).abs().amax(-1) + _ROUNDING  # what the drift alone can do to log b
-    if bool((off > allowed).any()):
-        row = int((off - allowed).argmax())
+    row = int(off.argmax())
+    if off[row] > tolerance:
         raise CaptureError(
-            f"step-0 oracle: group {groups[row].group_id}: the distance is off log N - H(ws) by {float(off[row]):.4g}, "
-            f"more than its drift explains ({float(allowed[row]):.4g}). Run the weigh step again."
+            f"step-0 oracle: group {groups[row].group_id}: the distance is {float(off[row]):.4g} off log N - H(ws), its "
+            f"value for b = 1/N; rounding explains {tolerance:g}. Run the generate step again with this iteration's policy."
         )
+    return float(off[row])

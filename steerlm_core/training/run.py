@@ -12,16 +12,17 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steerlm_core.errors import NonFiniteError
+from steerlm_core.errors import NonFiniteError, SteerLMError
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.packing import row_tokens
-from steerlm_core.training.checkpoints import Writer, latest, random_state, restore_random_state
+from steerlm_core.training.checkpoints import Checkpoint, Writer, latest, random_state, set_random_state
 from steerlm_core.training.data import BatchOrder, load_groups
 from steerlm_core.training.engines import Engine, SingleEngine
 from steerlm_core.training.gradient import NUMBERS, accumulate
@@ -56,8 +57,9 @@ def train(job: TrainJob, *, model: PreTrainedModel | None = None, report: TrainR
     if dropped:
         _log.warning("%d group(s) with fewer than two valid candidates are dropped, %d train", dropped, len(groups))
     tokens = [group.tokens for group in groups]
+    device = _start(job)
     policy = load_policy(job, tokens, model)
-    engine = _engine(policy, job)
+    engine = _engine(policy, job, device)
     try:
         with StopSignal() as stop:
             result = _Run(job, engine, policy, groups, stop, report).run()
@@ -67,12 +69,21 @@ def train(job: TrainJob, *, model: PreTrainedModel | None = None, report: TrainR
     return TrainResult(result.steps, {**result.metrics, "groups": len(groups), "dropped_groups": dropped})
 
 
-def _engine(policy: Policy, job: TrainJob) -> Engine:
+def _start(job: TrainJob) -> torch.device | None:
+    """Join the other processes, before the model goes to a device."""
     if job.config.engine == "single":
+        return None
+    from steerlm_core.training.deepspeed_engine import start_processes
+
+    return start_processes()
+
+
+def _engine(policy: Policy, job: TrainJob, device: torch.device | None) -> Engine:
+    if device is None:
         return SingleEngine(policy, job.config)
     from steerlm_core.training.deepspeed_engine import DeepSpeedEngine
 
-    return DeepSpeedEngine(policy, job)
+    return DeepSpeedEngine(policy, job, device)
 
 
 def _export(job: TrainJob, engine: Engine, policy: Policy, tokens: Sequence[TokenGroup]) -> None:
@@ -144,18 +155,39 @@ class _Run:
 
     def _resume(self) -> int:
         """Continue from the last checkpoint, or check the untouched policy; return the steps done."""
-        checkpoint = latest(self._job.checkpoints, self._job.digest)
-        if checkpoint is None:
+        found = self._found()
+        if found is None:
             self._oracle = check_step_zero(
-                self._engine, self._groups, self._job.generate, self._config.token_budget, self._layout
+                self._engine, self._groups, self._job.generate, self._config.token_budget, self._layout, self._job.dtype
             )
             return 0
-        state = checkpoint.state
+        checkpoint, state, names = found
+
+        def read(name: str) -> Tensor:
+            return self._engine.spread(None if checkpoint is None else checkpoint.tensor(name))
+
         self._oracle, self._sums = dict(state["oracle"]), dict(state["sums"])
-        self._engine.restore(checkpoint.tensor, int(state["step"]))
-        restore_random_state(checkpoint)
-        _log.info("continuing from %s", checkpoint.folder)
+        self._engine.restore(read, int(state["step"]))
+        for name in names:
+            if name.startswith("random/"):
+                set_random_state(name, read(name))
         return int(state["step"])
+
+    def _found(self) -> tuple[Checkpoint | None, Mapping[str, Any], Sequence[str]] | None:
+        """Let rank 0 look for a checkpoint; every rank gets its state and names, or raises the same error."""
+        checkpoint, answer = None, None  # type: Checkpoint | None, Any
+        if self._leads:
+            try:
+                checkpoint = latest(self._job.checkpoints, self._job.digest)
+                answer = checkpoint and (checkpoint.state, list(checkpoint.where))
+            except SteerLMError as error:
+                answer = error
+        answer = self._engine.share(answer)
+        if isinstance(answer, SteerLMError):
+            raise answer
+        if checkpoint is not None:
+            _log.info("continuing from %s", checkpoint.folder)
+        return answer and (checkpoint, *answer)
 
     def _step(self, step: int) -> tuple[dict[str, float], int, bool, bool]:
         """Make one update; return its numbers, its tokens, whether to stop, whether a checkpoint is due."""
