@@ -29,7 +29,7 @@ _NEMO_EPSILON = 1e-8
 
 
 def target_log_weights(log_p_attr: Tensor, log_p_prior: Tensor, log_q: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the log importance weights of the target P(y|a,x), proportional to P(a|x,y) P(y|x).
+    """Return log ws, `[G, N]`: importance weights of the target, P(a|x,y) P(y|x) over Q; -inf where not valid.
 
     HelpSteer2 (arXiv 2406.08673, section 4.5); NeMo-Aligner `SteerLM2Dataset`.
 
@@ -38,9 +38,6 @@ def target_log_weights(log_p_attr: Tensor, log_p_prior: Tensor, log_q: Tensor, v
         log_p_prior: log P(y|x), `[G, N]`; -inf gives weight 0.
         log_q: Log-probability under the distribution sampled from, `[G, N]`.
         valid: Which responses count, bool `[G, N]`; all by default.
-
-    Returns:
-        log ws, `[G, N]`, -inf where not valid.
 
     Raises:
         DataError: A row has no valid response.
@@ -54,15 +51,12 @@ def target_log_weights(log_p_attr: Tensor, log_p_prior: Tensor, log_q: Tensor, v
 
 
 def baseline_log_weights(log_p: Tensor, log_q: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the log importance weights of the model itself, log b; differentiable in `log_p`.
+    """Return log b, `[G, N]`: importance weights of the model itself, differentiable; -inf where not valid.
 
     Args:
         log_p: log Q_theta(y|a,x) = -NLL, `[G, N]`.
         log_q: Log-probability under the distribution sampled from, `[G, N]`.
         valid: Which responses count, bool `[G, N]`.
-
-    Returns:
-        log b, `[G, N]`, -inf where not valid.
     """
     valid = _mask(valid, log_p)
     now, start = _promote(log_p, log_q)
@@ -276,9 +270,8 @@ def _log_weights(name: str, log_weights: Tensor, valid: Tensor) -> Tensor:
     total = log_weights.exp().sum(-1)
     wrong = (total - 1).abs() > _WEIGHT_SUM_TOLERANCE
     if bool(wrong.any()):
-        row = _first(wrong)
         raise DataError(
-            f"row {row}: {name} sums to {total[row].item():.4g} over the valid responses instead of 1; "
+            f"row {_first(wrong)}: {name} sums to {total[_first(wrong)].item():.4g} over the valid responses instead of 1; "
             "it was made for other responses. Weigh whole groups with the mask that is used here."
         )
     return log_weights
