@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,8 @@ class Capability:
     plain_head: bool
 
 
-_known: dict[str, Capability] = {}
+_known: dict[str, Capability] = {}  # by class and configuration
+_settled: WeakKeyDictionary[nn.Module, Capability] = WeakKeyDictionary()  # by model, for speed
 
 
 def supports_shared_prefix(model: nn.Module) -> tuple[bool, str]:
@@ -56,14 +58,16 @@ def capability_of(model: nn.Module) -> Capability:
     A model that supports shared prefixes has our attention enabled afterwards; for all other calls that is SDPA.
     """
     inner = causal_lm(model)
-    settings = json.dumps(inner.config.to_dict(), default=str)
-    key = f"{type(inner).__qualname__} {inner.dtype} {inner.device.type} {settings}"
-    if key not in _known:
-        with _evaluating(inner), torch.no_grad():
-            _known[key] = _probe(model, inner)
-    if _known[key].shared_prefix:
-        prefix_attention.enable(inner)
-    return _known[key]
+    if inner not in _settled:
+        settings = json.dumps(inner.config.to_dict(), default=str)
+        key = f"{type(inner).__qualname__} {inner.dtype} {inner.device.type} {settings}"
+        if key not in _known:
+            with _evaluating(inner), torch.no_grad():
+                _known[key] = _probe(model, inner)
+        if _known[key].shared_prefix:
+            prefix_attention.enable(inner)
+        _settled[inner] = _known[key]
+    return _settled[inner]
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:

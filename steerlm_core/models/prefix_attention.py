@@ -75,7 +75,7 @@ def attention(
     blocks: Blocks | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as transformers asks, by `blocks` where the row is a shared-prefix row: [1, heads, T, D] -> [1, T, heads, D].
+    """Attend as transformers asks, by `blocks` in a shared-prefix row: [1, heads, T, D] -> [1, T, heads, D].
 
     The signature is transformers' own; `key` and `value` may have fewer heads. Weights are never returned.
     """

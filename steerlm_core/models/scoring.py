@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from steerlm_core.errors import CaptureError
+from steerlm_core.errors import CaptureError, ModelError
 from steerlm_core.models.capability import capability_of
 from steerlm_core.models.distribution import Sampling
 from steerlm_core.models.groups import TokenGroup
@@ -44,7 +44,7 @@ class TokenLogProbs:
 
 @dataclass(frozen=True)
 class CandidateSums:
-    """The same, summed by candidate. All [G, N], padded with zeros where `valid` is False."""
+    """The same, summed by candidate. All [G, N], float64, padded with zeros where `valid` is False."""
 
     log_probs: Tensor
     response_tokens: Tensor
@@ -95,24 +95,26 @@ def batch_log_probs(
         groups: The micro-batch; see `packing.plan_batches` for one within a token budget.
         layout: From `choose_layout`.
         temperature: Divides the logits.
+
+    Raises:
+        ModelError: Dropout is on: log-probs would be random, and layouts would differ.
     """
+    _refuse_dropout(model)
     batch = pack(groups, layout).to(_device(model))
     log_probs = forward_log_probs(model, batch, (temperature,), plain_head=capability_of(model).plain_head)[:, 0]
     return TokenLogProbs(log_probs, batch.candidate_index, batch.candidates)
 
 
-def sum_by_candidate(scores: TokenLogProbs, dtype: torch.dtype | None = None) -> CandidateSums:
-    """Sum token log-probs by candidate, keeping the graph.
+def sum_by_candidate(scores: TokenLogProbs) -> CandidateSums:
+    """Sum token log-probs by candidate in float64, keeping the graph.
 
-    Args:
-        scores: Token log-probs of a batch.
-        dtype: Type to sum in; default: that of the log-probs.
+    Float32 is off by up to 6e-5 at -700 nats, and the objective takes differences of such sums.
     """
     sizes = torch.tensor(scores.candidates, device=scores.log_probs.device)
     valid = torch.arange(max(scores.candidates), device=sizes.device) < sizes[:, None]  # [G, N]
     place = valid.flatten().nonzero()[:, 0][scores.candidate_index]  # [M] index into [G * N]
-    zeros = torch.zeros(valid.numel(), dtype=dtype or scores.log_probs.dtype, device=sizes.device)
-    sums = zeros.index_add(0, place, scores.log_probs.to(zeros.dtype))
+    zeros = torch.zeros(valid.numel(), dtype=torch.float64, device=sizes.device)
+    sums = zeros.index_add(0, place, scores.log_probs.double())
     counts = torch.zeros_like(zeros).index_add_(0, place, torch.ones_like(place, dtype=zeros.dtype))
     return CandidateSums(sums.view_as(valid), counts.view_as(valid), valid)
 
@@ -183,6 +185,13 @@ def _refuse_outsiders(groups: Sequence[TokenGroup], tokens: list[list[Tensor]], 
                     f"outside the set kept by top_k={sampling.top_k}, top_p={sampling.top_p} at temperature "
                     f"{sampling.temperature}. It was sampled from another model or with other settings: sample again."
                 )
+
+
+def _refuse_dropout(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        rate = getattr(module, "p" if isinstance(module, nn.Dropout) else "attention_dropout", 0.0)
+        if module.training and isinstance(rate, float) and rate > 0:
+            raise ModelError(f"{name}: dropout is {rate}. Set it to 0 in the model's config, or call model.eval().")
 
 
 def _device(model: nn.Module) -> torch.device:
