@@ -114,7 +114,7 @@ def _check_uniform(log_p: Sequence[Tensor], groups: Sequence[TrainGroup], tolera
     row = int(off.argmax())
     if off[row] > tolerance:
         raise CaptureError(
-            f"step-0 oracle: group {groups[row].group_id}: the distance is {float(off[row]):.4g} off log N - H(ws), its "
-            f"value for b = 1/N; rounding explains {tolerance:g}. Run the generate step again with this iteration's policy."
+            f"step-0 oracle: group {groups[row].group_id}: the distance is {float(off[row]):.4g} off log N - H(ws), "
+            f"its value for b = 1/N; rounding explains {tolerance:g}. Run the generate step again with this policy."
         )
     return float(off[row])
