@@ -27,7 +27,8 @@ from steerlm_core.models.loading import ModelCache
 from steerlm_core.observe.events import EventLog
 from steerlm_core.schemas import SCHEMA_VERSION
 from steerlm_core.steps import confirm as confirm_step
-from steerlm_core.steps import decide, evaluate, generate, label, prepare as prepare_step, score_prior, train, weigh
+from steerlm_core.steps import decide, evaluate, generate, label, score_prior, train, weigh
+from steerlm_core.steps import prepare as prepare_step
 from steerlm_core.steps.context import Events, RunInfo, Stage, StepContext
 from steerlm_core.store.local import LocalStore
 
@@ -66,8 +67,8 @@ def create_or_open_run(root: str, config: RunConfig | None) -> RunInfo:
     run = open_run(store)
     if config is not None and run.config.digest() != config.digest():
         raise RunStateError(
-            f"{root}: holds run '{run.run_id}', which was made from another configuration; it differs in: "
-            f"{', '.join(_differences(run.config, config))}. Use another root, or `steerlm resume {root}` to go on with it."
+            f"{root}: holds run '{run.run_id}', made from another configuration; it differs in: "
+            f"{', '.join(_differences(run.config, config))}. Use another root, or go on with it: `steerlm resume {root}`."
         )
     return run
 
@@ -82,7 +83,7 @@ def open_run(store: LocalStore) -> RunInfo:
     if described["schema_version"] != SCHEMA_VERSION:
         raise RunStateError(
             f"{store.root}: written by release {described['versions']['steerlm']} with schema version "
-            f"{described['schema_version']}; this is {__version__} with version {SCHEMA_VERSION}. Resume it with that release."
+            f"{described['schema_version']}; this is {__version__} with version {SCHEMA_VERSION}. Use that one."
         )
     return RunInfo(described["run_id"], parse_config(described["config"], f"{store.root}/{RUN}"))
 
@@ -120,7 +121,7 @@ class Session:
         self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-")
         torch.set_num_threads(run.config.runtime.threads or os.cpu_count() or 1)
         transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers.logging.disable_progress_bar()
 
     def context(self, events: Events, iteration: int = 0, stage: Stage | None = None) -> StepContext:
         """Build the context of a step."""
@@ -195,8 +196,8 @@ class Session:
             raise RunStateError(f"{self.root}: no iteration has been committed; max_iterations is {max_iterations}.")
         if commit["stop"]:
             return commit
-        reason = f"{commit['reason']} It was the last of the {max_iterations} iterations allowed; raise max_iterations to go on."
-        return {**commit, "kind": "max_iterations", "reason": reason}
+        last = f"It was the last of the {max_iterations} iterations allowed; raise max_iterations to go on."
+        return {**commit, "kind": "max_iterations", "reason": f"{commit['reason']} {last}"}
 
 
 def prepare(root: str, config: dict[str, Any] | str) -> None:

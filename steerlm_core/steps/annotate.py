@@ -45,7 +45,7 @@ def check_source(config: RunConfig) -> None:
         missing = [name for name in config.attribute_names if name not in config.raters]
         if missing:
             raise ConfigError(
-                f"raters: no rater for {', '.join(missing)}, but annotated.source is '{config.annotated.source}', whose "
+                f"raters: none for {', '.join(missing)}, but annotated.source is '{config.annotated.source}', whose "
                 "texts are annotated by the measured raters. Name a rater for each, or give an annotated file."
             )
     else:
@@ -134,7 +134,7 @@ def _from_prior(context: StepContext, count: int) -> list[AnnotatedText]:
         lambda done: context.events.progress(done, count, "texts"),
     )  # fmt: skip
     complete: Iterable[tuple[str, str]] = (
-        (prompt, tokenizer.decode(drawn.ids, skip_special_tokens=True))
+        (prompt, str(tokenizer.decode(drawn.ids, skip_special_tokens=True)))
         for prompt, drawn in zip(prompts, samples, strict=True)
         if drawn.complete
     )

@@ -53,8 +53,9 @@ class DriftGate:
         if numbers["drift_token"] <= limits.max_token_drift and numbers["drift_far_share"] <= limits.max_drifted_share:
             return
         raise CaptureError(
-            f"generate: the sampler's log-probs differ from the re-scored log_q: mean exp|Δ| per token "
-            f"{numbers['drift_token']:.4f} (limit {limits.max_token_drift}), {numbers['drift_far_share']:.2%} of the "
-            f"sequences are off by more than log 3 (limit {limits.max_drifted_share:.2%}); worst: {self._worst[1]} with "
-            f"{self._worst[0]:.3f} nats. Sample and score with the same weights and dtype, or raise the limits in `generate`."
+            "generate: the sampler's log-probs differ from the re-scored log_q: mean exp|Δ| per token "
+            f"{numbers['drift_token']:.4f} (limit {limits.max_token_drift}), {numbers['drift_far_share']:.2%} of "
+            f"the sequences are off by more than log 3 (limit {limits.max_drifted_share:.2%}); worst: {self._worst[1]} "
+            f"with {self._worst[0]:.3f} nats. Sample and score with the same weights and dtype, or raise the limits in "
+            "`generate`."
         )

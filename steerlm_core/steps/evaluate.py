@@ -57,8 +57,9 @@ def run(context: StepContext) -> Manifest:
     counted = [row for row in measured if row["complete"]]
     if len(counted) < 2:
         raise DataError(
-            f"{stage.prefix}: {len(counted)} of {len(measured)} held-out groups have {config.generate.candidates} complete "
-            "candidates; two are needed. Raise generate.max_new_tokens or prompts.held_out, or set generate.truncated: keep."
+            f"{stage.prefix}: {len(counted)} of {len(measured)} held-out groups have {config.generate.candidates} "
+            "complete candidates; two are needed. Raise generate.max_new_tokens or prompts.held_out, or set "
+            "generate.truncated: keep."
         )
     output.write_table(pa.Table.from_pylist(measured, EVALUATION), "held_out")
     summary = {"iteration": context.iteration, **_summary(context, measured, scored)}
@@ -77,9 +78,7 @@ def _score(context: StepContext, folder: Any) -> Iterator[list[Row]]:
     for part, table in context.tables(f"{prefix}/groups", ["held_out"]):
         groups = table.to_pylist()
         tokens = [TokenGroup(tuple(g["prompt_ids"]), tuple(tuple(ids) for ids in g["responses"])) for g in groups]
-        scores = response_log_probs(
-            model, tokens, token_budget=config.train.token_budget, layout=config.train.layout
-        )
+        scores = response_log_probs(model, tokens, token_budget=config.train.token_budget, layout=config.train.layout)
         for group, scored in zip(groups, scores, strict=True):
             group["log_p"] = scored.sums[:, 0].tolist()
         done += part.rows

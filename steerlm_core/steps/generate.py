@@ -18,10 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steerlm_core.config import RunConfig
 from steerlm_core.manifest import Manifest
+from steerlm_core.models.distribution import Sampling
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.loading import end_token_id
 from steerlm_core.models.sampling import Draw, Sample, noise_key, sample
-from steerlm_core.models.scoring import Sampling, response_log_probs
+from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.schemas import CANDIDATES
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.drift import DriftGate

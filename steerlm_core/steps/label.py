@@ -28,7 +28,11 @@ def run(context: StepContext) -> Manifest:
         "label",
         f"{stage.prefix}/labels",
         {"candidates": candidates.content_digest, "attribute": attribute.content_digest},
-        {"label": config.label, "raters": config.raters, "attributes": [spec.model_dump() for spec in config.attributes]},
+        {
+            "label": config.label,
+            "raters": config.raters,
+            "attributes": [spec.model_dump() for spec in config.attributes],
+        },
     )
     if done := output.existing():
         return done
@@ -61,12 +65,12 @@ def target_log_likelihood(
     """Return log P(a|x,y) `[B]` of each row's target, given predictions in levels `[B, A]`."""
     names = config.attribute_names
     wanted = torch.tensor([[float(t.get(name, float("nan"))) for name in names] for t in targets])  # [B, A]
-    sigma = torch.tensor([config.label.sigma.get(name, model.sigma[i]) for i, name in enumerate(names)])
+    sigma = [config.label.sigma.get(name, model.quality[name].sigma) for name in names]
     return log_likelihood(
         predicted,
         wanted,
-        torch.tensor([spec.low for spec in config.attributes]),
-        torch.tensor([spec.high for spec in config.attributes]),
+        [spec.low for spec in config.attributes],
+        [spec.high for spec in config.attributes],
         kind=config.label.likelihood,
         concentration=config.label.beta_concentration,
         sigma=sigma,

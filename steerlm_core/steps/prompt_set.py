@@ -60,7 +60,9 @@ def read_prompts(config: RunConfig) -> tuple[list[str], list[str]]:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise DataError(f"{bad[0]}{more}. Mend the file, or allow some with prompts.max_bad_lines.")
     if not prompts:
-        raise DataError(f"{path}: holds no prompt; expected one JSON object a line with the key '{config.prompts.field}'.")
+        raise DataError(
+            f"{path}: holds no prompt; expected one JSON object a line with the key '{config.prompts.field}'."
+        )
     return list(dict.fromkeys(prompts)), bad
 
 
@@ -112,7 +114,7 @@ def _pairs_of(
     split: str, prompts: list[str], count: int, targets: Iterator[Target], config: RunConfig
 ) -> Iterator[Pair]:
     seen: set[str] = set()
-    for attempt in range(20 * count):
+    for _ in range(20 * count):
         pair = Pair(prompts[len(seen) % len(prompts)], next(targets), split)
         if pair.group_id not in seen:
             seen.add(pair.group_id)
@@ -159,8 +161,9 @@ def tokenise(pairs: list[Pair], config: RunConfig, tokenizer: Tokenizer, context
         length = len(row["policy_prompt_ids"])
         if context is not None and length + limit > context:
             raise PromptTooLongError(
-                f"{config.prompts.source}: prompt {row['prompt'][:60]!r}… has {length} tokens; with generate.max_new_tokens "
-                f"= {limit} it exceeds the model's context of {context}. Shorten or remove it, or lower max_new_tokens."
+                f"{config.prompts.source}: prompt {row['prompt'][:60]!r}… has {length} tokens; with "
+                f"generate.max_new_tokens = {limit} it exceeds the model's context of {context}. Shorten or "
+                "remove it, or lower max_new_tokens."
             )
     return pa.Table.from_pylist(rows, PROMPTS)
 

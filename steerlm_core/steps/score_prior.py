@@ -29,9 +29,7 @@ def run(context: StepContext) -> Manifest:
     total, scored = sum(part.rows for part in candidates.parts), 0
     for part, table in context.tables(f"{stage.prefix}/candidates"):
         groups = token_groups(table, "prior_prompt_ids")
-        scores = response_log_probs(
-            model, groups, token_budget=config.train.token_budget, layout=config.train.layout
-        )
+        scores = response_log_probs(model, groups, token_budget=config.train.token_budget, layout=config.train.layout)
         columns = {
             "group_id": table["group_id"],
             "index": table["index"],

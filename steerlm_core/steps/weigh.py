@@ -100,7 +100,8 @@ def _weigh(groups: list[Row], wanted: int) -> list[Row]:
     if not groups:
         return []
     valid = padded(groups, "valid", torch.bool)  # [G, N]
-    log_ws = target_log_weights(*(padded(groups, term) for term in _TERMS), valid=valid)
+    log_p_attr, log_p_prior, log_q = (padded(groups, term) for term in _TERMS)
+    log_ws = target_log_weights(log_p_attr, log_p_prior, log_q, valid)
     ess = effective_sample_size(log_ws, valid=valid)
     for number, group in enumerate(groups):
         group["log_ws"] = log_ws[number, : len(group["valid"])].tolist()
