@@ -271,7 +271,7 @@ def _log_weights(name: str, log_weights: Tensor, valid: Tensor) -> Tensor:
     wrong = (total - 1).abs() > _WEIGHT_SUM_TOLERANCE
     if bool(wrong.any()):
         raise DataError(
-            f"row {_first(wrong)}: {name} sums to {total[_first(wrong)].item():.4g} over the valid responses instead of 1; "
+            f"row {_first(wrong)}: {name} sums to {total[_first(wrong)].item():.4g} over the valid responses, not 1; "
             "it was made for other responses. Weigh whole groups with the mask that is used here."
         )
     return log_weights
