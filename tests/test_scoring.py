@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from steerlm_core.errors import CaptureError, ModelError
-from steerlm_core.models import capability, log_probs, prefix_attention
+from steerlm_core.models import capability, liger_head, log_probs, prefix_attention
 from steerlm_core.models.capability import capability_of, supports_shared_prefix
 from steerlm_core.models.distribution import Sampling, filtered_log_probs
 from steerlm_core.models.groups import TokenGroup
@@ -440,6 +440,23 @@ def test_frozen_weights_get_no_gradient():
     token_log_probs(rows, weight.detach(), None, targets).sum().backward()
     assert rows.grad is not None
     assert weight.grad is None
+
+
+def one_gradient_for_all_tokens(hidden, weight, bias, targets):
+    """Right values, and the gradient that Liger had before its pull request 1298."""
+    right = naive(hidden, weight, bias, targets, (1.0,))[:, 0]
+    wrong = right * 0.0 + right.detach()
+    return wrong + (right - right.detach()).sum() / len(right)
+
+
+def test_a_fused_kernel_is_used_only_where_it_agrees():
+    cpu = torch.device("cpu")
+    assert liger_head.agrees(lambda *head: naive(*head, (1.0,))[:, 0], log_probs._plain_log_probs, cpu)
+    with pytest.warns(UserWarning, match="not used: its gradients differ"):
+        assert not liger_head.agrees(one_gradient_for_all_tokens, log_probs._plain_log_probs, cpu)
+    with pytest.warns(UserWarning, match="not used: ZeroDivisionError"):
+        assert not liger_head.agrees(lambda *_: 1 / 0, log_probs._plain_log_probs, cpu)
+    assert not liger_head.fits(nn.Linear(4, 4), torch.zeros(1, 4), (1.0,), log_probs._plain_log_probs)
 
 
 def peak_bytes(step):

@@ -7,6 +7,7 @@
    recomputes the logits of a chunk. The exponentials of the first rows are kept, within a fixed number of bytes: small
    vocabularies pay for no recomputation, and memory still does not grow with vocabulary x tokens.
 3. A head that is no plain linear layer (LoRA, quantised) runs through its own forward, checkpointed per chunk.
+4. On CUDA, with Liger installed, its fused kernel does 2 (`liger_head`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from steerlm_core.errors import ModelError
+from steerlm_core.models import liger_head
 from steerlm_core.models.distribution import Sampling, filtered_log_probs
 from steerlm_core.models.packing import PackedBatch
 from steerlm_core.models.prefix_attention import model_arguments
@@ -83,7 +85,7 @@ def _log_prob_head(
     def log_prob_forward(hidden: Tensor) -> Tensor:
         rows = hidden.flatten(0, 1).index_select(0, batch.rows)  # [M, H]
         if type(head) is nn.Linear and sampling is None:
-            log_probs = token_log_probs(rows, head.weight, head.bias, batch.targets, temperatures)
+            log_probs = _linear_head(head, rows, batch.targets, temperatures)
         else:
             log_probs = _through(original, rows, batch.targets, temperatures, sampling, _chunk_rows(head))
         return log_probs[None]  # [1, M, K] in place of [B, T, V]
@@ -96,6 +98,16 @@ def _log_prob_head(
             head.forward = original
         else:
             del head.forward
+
+
+def _linear_head(head: nn.Linear, rows: Tensor, targets: Tensor, temperatures: tuple[float, ...]) -> Tensor:
+    if liger_head.fits(head, rows, temperatures, _plain_log_probs):
+        return liger_head.liger_log_probs(rows, head.weight, head.bias, targets)[:, None]
+    return token_log_probs(rows, head.weight, head.bias, targets, temperatures)
+
+
+def _plain_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    return token_log_probs(hidden, weight, bias, targets)[:, 0]
 
 
 def token_log_probs(
