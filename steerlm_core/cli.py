@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -40,11 +41,18 @@ for _panel, _commands in _PANELS.items():
 
 def main() -> int:
     """Run the command line; returns the exit code of a mistake, and exits by itself otherwise."""
-    # Before anything imports them: these libraries write to the terminal in the middle of a display.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    _hush_libraries()
     try:
         app()
     except SteerLMError as error:
         print(f"error: {error}", file=sys.stderr)
     return MISTAKE
+
+
+def _hush_libraries() -> None:
+    """Keep libraries from writing into a display; must come before anything imports them."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # It sets its own level when it is imported, and warns of every machine without a GPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,9 +129,12 @@ def _run_here(root: str, config: RunConfig | None, limit: int | None, mode: Disp
 
 def _make_base_model(config: RunConfig, display: Display) -> None:
     """Have the prior ready in the cache before the run exists, in sight of the user: it can take a minute."""
+    import torch
+
     from steerlm_core.models.loading import resolve_model
     from steerlm_core.observe.events import EventLog
 
+    torch.set_num_threads(config.runtime.threads or os.cpu_count() or 1)
     with EventLog(config.name, None, [display]).step("base model") as events:
         resolve_model(
             config.models.prior, config.seed, "models.prior", lambda done, total: events.progress(done, total, "steps")

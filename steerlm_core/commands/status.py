@@ -28,8 +28,8 @@ def status(root: Root) -> None:
     print_text(reason(view))
     if view.confirmation:
         print_confirmation(view.confirmation)
-    if not view.decision or not view.confirmation:
-        print_text(f"Next: steerlm resume {root}")
+    if view.how_to_go_on:
+        print_text(f"Next: {view.how_to_go_on}")
 
 
 def _step(view: RunView, iteration: IterationView, step: str) -> str:

@@ -27,11 +27,9 @@ def print_summary(root: str, outcome: dict[str, Any] | None, seconds: float) -> 
     if view.confirmation:
         print_confirmation(view.confirmation)
     print_text(f"\nModel   {root}/{policy_prefix(view.best)}\nRun     {root}\nTime    {duration(seconds)}")
-    print_text(
-        f'\nNext:   steerlm generate {root} --attributes {_example_target(view.config)} "your prompt"\n'
-        f"        steerlm report {root}\n"
-        f"        steerlm export {root} DIRECTORY"
-    )
+    prompt = f'steerlm generate {root} --attributes {_example_target(view.config)} "your prompt"'
+    following = [prompt, f"steerlm report {root}", f"steerlm export {root} DIRECTORY", view.how_to_go_on]
+    print_text("\nNext    " + "\n        ".join(filter(None, following)))
 
 
 def print_confirmation(confirmation: dict[str, Any]) -> None:

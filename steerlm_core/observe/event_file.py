@@ -53,10 +53,10 @@ class EventFile:
 
     def _create(self) -> int:
         self.directory.mkdir(parents=True, exist_ok=True)
-        number = len(list(self.directory.glob(f"{self._writer}-*.jsonl")))
+        number = 0
         while True:
+            path = self.directory / f"{self._writer}-{number}.jsonl"
             try:
-                path = self.directory / f"{self._writer}-{number}.jsonl"
                 return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
             except FileExistsError:
                 number += 1

@@ -76,7 +76,7 @@ def reason(view: RunView) -> str:
         return str(view.decision["reason"])
     if not view.committed:
         return "No iteration has been committed yet."
-    return f"Not stopped by its own decision: {view.committed[-1].fields['reason']}"
+    return f"The loop has not stopped by its own decision. {view.committed[-1].fields['reason']}"
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -93,6 +93,15 @@ class RunView:
         return self.json("decision.json") if self.store.exists("decision.json") else None
 
     @property
+    def how_to_go_on(self) -> str:
+        """The command that goes on with the run; empty where there is nothing left to do."""
+        if self.decision:
+            return "" if self.confirmation else f"steerlm resume {self.root}"
+        count = len(self.committed)
+        more = f" --max-iterations {count + 1}" if count >= self.config.max_iterations else ""
+        return f"steerlm resume {self.root}{more}"
+
+    @property
     def best(self) -> int | None:
         """The best accepted iteration; None: policy 0."""
         best = self.committed[-1].fields["best_iteration"] if self.committed else None

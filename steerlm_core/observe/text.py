@@ -55,7 +55,7 @@ def outcome(commit: Mapping[str, Any]) -> str:
 
 
 def iteration_line(number: int, fields: Mapping[str, Any]) -> str:
-    """Return the one line of a finished iteration.
+    """Return the line of a finished iteration, and its reason below it.
 
     Args:
         number: The iteration.
@@ -64,7 +64,7 @@ def iteration_line(number: int, fields: Mapping[str, Any]) -> str:
     distance = f"distance {interval(fields.get('distance_before'))} → {interval(fields.get('distance_after'))}"
     ess = fields.get("ess_median")
     weights = f"ESS {float(ess):.1f}" if ess is not None else "ESS –"
-    return f"iteration {number}   {distance}   {weights}   {outcome(fields)}: {fields.get('reason', '')}"
+    return f"iteration {number}   {distance}   {weights}   {outcome(fields)}\n    {fields.get('reason', '')}"
 
 
 def printable(text: str) -> str:

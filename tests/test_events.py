@@ -1,0 +1,156 @@
+"""The event stream: what is said arrives, and saying it never harms the work."""
+
+import errno
+import json
+import logging
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from steerlm_core.observe import event_file
+from steerlm_core.observe.event_file import read_events
+from steerlm_core.observe.events import Event, EventLog
+
+
+def _kinds(events: list[dict]) -> list[str]:
+    return [event["kind"] for event in events]
+
+
+def test_a_step_says_what_it_did(tmp_path):
+    log = EventLog("run-1", tmp_path / "events")
+    with log.step("train", 2, shard=1) as says:
+        says.progress(1, 10, "steps")
+        says.metric(loss=0.5)
+        says.warning("look")
+    log.close()
+    events = read_events(tmp_path / "events")
+    assert _kinds(events) == ["started", "progress", "metric", "warning", "finished"]
+    assert all((e["run"], e["iteration"], e["step"], e["shard"]) == ("run-1", 2, "train", 1) for e in events)
+    assert events[1]["fields"] == {"done": 1, "total": 10, "unit": "steps"}
+    assert events[4]["fields"]["seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ValueError("no such thing"), "ValueError: no such thing"), (KeyboardInterrupt(), "interrupted")],
+)
+def test_a_failed_step_says_so_and_passes_its_error_on(tmp_path, error, said):
+    log = EventLog("run-1", tmp_path)
+    with pytest.raises(type(error)), log.step("train"):
+        raise error
+    last = read_events(tmp_path)[-1]
+    assert last["kind"] == "failed"
+    assert last["fields"]["error"] == said
+
+
+def test_nothing_is_created_before_the_first_event(tmp_path):
+    EventLog("run-1", tmp_path / "events").close()
+    assert not (tmp_path / "events").exists()
+
+
+def test_progress_is_throttled_but_its_end_always_arrives(tmp_path):
+    heard: list[Event] = []
+    log = EventLog("run-1", tmp_path, [heard.append])
+    with log.step("train") as says:
+        for done in range(1, 50_001):
+            says.progress(done, 50_000, "steps")
+    log.close()
+    progress = [event for event in heard if event.kind == "progress"]
+    assert len(progress) < 200
+    assert progress[-1].fields["done"] == 50_000
+    assert read_events(tmp_path)[-2]["fields"]["done"] == 50_000
+
+
+def test_an_iteration_carries_evaluation_and_commit(tmp_path):
+    log = EventLog("run-1", tmp_path)
+    log.iteration({"iteration": 3, "ess_median": 2.5}, {"iteration": 3, "accepted": True, "reason": "fell"})
+    (event,) = read_events(tmp_path)
+    assert (event["kind"], event["iteration"]) == ("iteration", 3)
+    assert event["fields"] == {"ess_median": 2.5, "accepted": True, "reason": "fell"}
+
+
+def test_a_broken_listener_is_reported_once_and_left_alone(tmp_path):
+    heard: list[Event] = []
+
+    def broken(event: Event) -> None:
+        raise RuntimeError("screen gone")
+
+    log = EventLog("run-1", tmp_path, [broken, heard.append])
+    with log.step("train") as says:
+        says.metric(loss=1.0)
+        says.metric(loss=2.0)
+    log.close()
+    assert [e.kind for e in heard if e.kind != "warning"] == ["started", "metric", "metric", "finished"]
+    warnings = [e for e in read_events(tmp_path) if e["kind"] == "warning"]
+    assert len(warnings) == 1
+    assert "screen gone" in warnings[0]["fields"]["message"]
+
+
+def test_a_full_disk_is_reported_once_and_the_work_goes_on(tmp_path, monkeypatch):
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(event_file.os, "write", full)
+    heard: list[Event] = []
+    log = EventLog("run-1", tmp_path, [heard.append])
+    with log.step("train") as says:
+        says.warning("first")
+    log.close()
+    messages = [event.fields["message"] for event in heard if event.kind == "warning"]
+    assert len(messages) == 2
+    assert "No space left on device" in messages[0]
+    assert heard[-1].kind == "finished"
+
+
+def test_without_a_listener_a_lost_file_is_logged(tmp_path, caplog):
+    (tmp_path / "events").write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING), EventLog("run-1", tmp_path / "events").step("train") as says:
+        says.metric(loss=1.0)
+    assert len(caplog.records) == 1
+    assert "no longer written" in caplog.text
+
+
+def test_numbers_that_json_does_not_know_are_written_as_text(tmp_path):
+    numpy = pytest.importorskip("numpy")
+    log = EventLog("run-1", tmp_path)
+    with log.step("train") as says:
+        says.metric(loss=float("nan"), clip=numpy.float32("inf"), rate=numpy.float32(0.5))
+    text = next(tmp_path.glob("*.jsonl")).read_text()
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+    assert lines[1]["fields"] == {"loss": "nan", "clip": "inf", "rate": 0.5}
+
+
+def test_every_writer_has_its_own_file_and_torn_lines_are_left_out(tmp_path):
+    logs = [EventLog("run-1", tmp_path) for _ in range(2)]
+    for log in logs:
+        with log.step("train"):
+            pass
+        log.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local-0.jsonl", "local-1.jsonl"]
+    with (tmp_path / "local-1.jsonl").open("a") as file:
+        file.write('{"kind": "warning", "time": 1.0, "fie')
+    assert _kinds(read_events(tmp_path)) == ["started", "finished", "started", "finished"]
+
+
+def test_threads_may_speak_at_once(tmp_path):
+    log = EventLog("run-1", tmp_path)
+
+    def speak(shard: int) -> None:
+        with log.step("label", 0, shard) as says:
+            for number in range(300):
+                says.metric(number=float(number))
+
+    threads = [threading.Thread(target=speak, args=(shard,)) for shard in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.close()
+    assert len(read_events(tmp_path)) == 4 * 302
+
+
+def test_the_event_stream_needs_no_torch():
+    code = "import sys, steerlm_core.observe.display; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
