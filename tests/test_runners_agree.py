@@ -1,0 +1,60 @@
+"""The same configuration and seed: the same evaluations and the same decision, in one process and under kfp.local."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kfp import components
+
+from pipelines.steerlm_v2.pipeline import compile_to
+from steerlm_core.config import RunConfig, parse_config
+from steerlm_core.kubeflow import local_runner
+from steerlm_core.loop import run_loop
+from steerlm_core.observe.events import EventLog
+
+TINY = {
+    "seed": 3,
+    "max_iterations": 2,
+    "attributes": [{"name": "verbosity"}, {"name": "mood"}],
+    "raters": {"verbosity": "word_count", "mood": "sentiment"},
+    "models": {"prior": "embedded:stories"},
+    "annotated": {"attribute_texts": 64, "bootstrap_texts": 64},
+    "attribute_fit": {"epochs": 1},
+    "bootstrap_fit": {"epochs": 2},
+    "prompts": {"train": 8, "held_out": 4},
+    "generate": {"candidates": 4},
+    "train": {"batch_groups": 4, "epochs": 1, "learning_rate": 2e-5},
+    # No improvement is enough, and two in a row that are not stop the run: after iteration 1.
+    "convergence": {"bootstrap_samples": 200, "min_ess": 1.0, "min_relative_improvement": 0.95, "patience": 2},
+    "runtime": {"threads": 1},
+}
+COMPARED = [
+    "decision.json",
+    "iterations/*/commit.json",
+    "iterations/*/evaluation/evaluation.json",
+    "confirmation/*/confirmation.json",
+]
+
+
+def run_in_process(root: Path, config: RunConfig) -> None:
+    run_loop(str(root), config, EventLog(config.name, None, []))
+
+
+def results(root: Path) -> dict[str, str]:
+    """What a run found, by key; a commit carries the digests of the model and of every held-out group's distance."""
+    paths = [path for pattern in COMPARED for path in root.glob(pattern)]
+    return {str(path.relative_to(root)): path.read_text() for path in paths}
+
+
+@pytest.mark.timeout(600)  # a process a step; and the first test to use the base model makes it
+def test_both_runners_find_and_decide_the_same(tmp_path, monkeypatch):
+    compile_to(tmp_path / "pipeline.yaml", iterations=2)
+    short = components.load_component_from_file(str(tmp_path / "pipeline.yaml"))
+    monkeypatch.setattr(local_runner, "load_pipeline", lambda: short)  # six gates, and processes, fewer
+    config = parse_config(TINY, "tiny")
+    run_in_process(tmp_path / "here", config)
+    local_runner.run_under_kfp_local(str(tmp_path / "kfp"), config)
+    here, kfp = results(tmp_path / "here"), results(tmp_path / "kfp")
+    assert {"decision.json", "iterations/000/commit.json", "iterations/001/evaluation/evaluation.json"} <= here.keys()
+    assert here == kfp
