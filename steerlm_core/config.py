@@ -33,9 +33,7 @@ class PromptFormat(Section):
         description="template: the two strings below; chat: the tokenizer's own chat template; "
         "nemo: the <extra_id_*> format of NeMo-Aligner.",
     )
-    with_label: str = Field(
-        "{prompt}\n[{label}]\n", description="Template of the policy's prompt (kind: template)."
-    )
+    with_label: str = Field("{prompt}\n[{label}]\n", description="Template of the policy's prompt (kind: template).")
     without_label: str = Field("{prompt}\n", description="Template of the prior's prompt (kind: template).")
     label_in: Literal["system", "user"] = Field("system", description="Where the label stands (kind: chat).")
     system: str = Field("", description="System text of every prompt (kinds: chat, nemo).")
@@ -48,7 +46,9 @@ class PromptsConfig(Section):
     field: str = Field("prompt", description="Key of the prompt text in each line; a list counts as its first item.")
     format: PromptFormat = PromptFormat()
     train: int = Field(192, ge=1, description="Number of (prompt, target) pairs that the policy trains on.")
-    held_out: int = Field(64, ge=2, description="Number of held-out pairs, drawn once; the distance is measured on them.")
+    held_out: int = Field(
+        64, ge=2, description="Number of held-out pairs, drawn once; the distance is measured on them."
+    )
     targets: list[dict[str, int]] | Literal["uniform"] = Field(
         "uniform", description="uniform: every attribute's level drawn uniformly; or a list of targets, taken in turn."
     )
@@ -60,7 +60,9 @@ class ModelsConfig(Section):
     """The three models. A reference is a directory, embedded:stories, or package:MODULE/FILE.gguf."""
 
     prior: str = Field(description="P(y|x): an unconditional response model.")
-    policy: str | None = Field(None, description="SteerLM v1 model to start from; none: `bootstrap` makes it from the prior.")
+    policy: str | None = Field(
+        None, description="SteerLM v1 model to start from; none: `bootstrap` makes it from the prior."
+    )
     attribute: str | None = Field(None, description="Attribute model; none: trained on the annotated texts.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights in every forward pass.")
 
@@ -94,7 +96,9 @@ class GenerateConfig(Section):
 
     candidates: int = Field(8, ge=2, description="N, complete responses wanted in a group.")
     max_new_tokens: int = Field(64, ge=1, description="Length limit of a response, end token included.")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature; log_q is that of the tempered distribution.")
+    temperature: float = Field(
+        1.0, gt=0, description="Sampling temperature; log_q is that of the tempered distribution."
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
     top_k: int = Field(0, ge=0, description="Sample from the k likeliest tokens; 0 is off.")
     truncated: Literal["drop", "keep"] = Field("drop", description="What happens to responses cut by the limit.")
@@ -108,7 +112,9 @@ class GenerateConfig(Section):
 class LabelConfig(Section):
     """P(a|x,y) from the attribute model's prediction."""
 
-    likelihood: Literal["beta", "gaussian"] = Field("beta", description="beta: HelpSteer2's; gaussian: sigma per attribute.")
+    likelihood: Literal["beta", "gaussian"] = Field(
+        "beta", description="beta: HelpSteer2's; gaussian: sigma per attribute."
+    )
     beta_concentration: float = Field(24.0, gt=0, description="alpha + beta of the Beta distribution.")
     sigma: dict[str, float] = Field({}, description="Gaussian sigma in levels; else estimated on the validation texts.")
     batch: int = Field(64, ge=1, description="Texts labelled together.")
@@ -127,7 +133,9 @@ class TrainConfig(Section):
 
     epochs: int = Field(2, ge=1, description="Passes over the training groups.")
     batch_groups: int = Field(16, ge=1, description="Groups in a global batch.")
-    token_budget: int = Field(4096, ge=64, description="Tokens in one forward pass; a larger group is trained in two passes.")
+    token_budget: int = Field(
+        4096, ge=64, description="Tokens in one forward pass; a larger group is trained in two passes."
+    )
     layout: Literal["auto", "shared_prefix", "padded"] = Field(
         "auto", description="auto: shared prefix where the model can, else padded rows with a warning."
     )
@@ -151,11 +159,13 @@ class TrainConfig(Section):
 class ConvergenceConfig(Section):
     """When the loop stops. See `steerlm_core.convergence`."""
 
-    tolerance: float = Field(0.05, ge=0, description="converged: the distance's upper confidence bound is under this (nats).")
+    tolerance: float = Field(
+        0.05, ge=0, description="converged: the distance's upper confidence bound is under this (nats)."
+    )
     min_relative_improvement: float = Field(
         0.1, gt=0, lt=1, description="plateau: the improvement over the best so far is surely under this share of it."
     )
-    patience: int = Field(1, ge=1, description="Iterations in a row that must be on the plateau.")
+    patience: int = Field(2, ge=1, description="Iterations in a row that must be on the plateau.")
     confidence: float = Field(0.9, gt=0.5, lt=1, description="Two-sided level of every interval.")
     bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap over held-out groups.")
     min_ess: float = Field(2.0, ge=1, description="uninformative: the median effective sample size is under this.")
@@ -173,7 +183,9 @@ class RunConfig(Section):
     name: str = Field("steerlm", pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", description="Name of the run, for people.")
     seed: int = Field(1, ge=0, description="Every random draw of the run derives from it.")
     max_iterations: int = Field(8, ge=1, description="Most iterations; may be raised later.")
-    attributes: list[AttributeSpec] = Field(min_length=1, description="The axes of steering, in the order of the label.")
+    attributes: list[AttributeSpec] = Field(
+        min_length=1, description="The axes of steering, in the order of the label."
+    )
     raters: dict[str, str] = Field(
         {}, description="Measured rater of an attribute (see `steerlm_core.raters`): judges texts beside the model."
     )

@@ -30,6 +30,8 @@ Kind = Literal["regressed", "converged", "plateau", "uninformative", "max_iterat
 Floats = npt.NDArray[np.float64]
 
 _SEED = 0
+# With thousands of groups the smallest rise of the truncation rate is sure; below a percentage point none matters.
+_LEAST_RISE = 0.01
 # A distance this small is rounding; keeps relative improvements over it finite.
 _SMALLEST_DISTANCE = 1e-12
 
@@ -43,7 +45,7 @@ class Evaluation:
     distance_after: Mapping[str, float]
     ess: Mapping[str, float]
     truncated_before: Mapping[str, float]
-    """Share of the group's responses cut by the length limit."""
+    """Share of the group's responses cut by the length limit; empty where those are kept: the distance sees them."""
     truncated_after: Mapping[str, float]
     """The same under the trained model, estimated by importance weighting."""
     n_candidates: int
@@ -178,8 +180,10 @@ def _regression(now: Evaluation, criteria: ConvergenceConfig) -> str | None:
     rise = paired_rise(now.distance_before, now.distance_after, level, samples)
     if rise.low > 0:
         return f"{start} distance rose in training by {rise:.3f} nats ({_basis(rise, criteria)})"
+    if not now.truncated_before:
+        return None
     rise = paired_rise(now.truncated_before, now.truncated_after, level, samples)
-    if rise.low > 0:
+    if rise.low > _LEAST_RISE:
         return f"{start} share of truncated responses rose in training by {rise:.1%} ({_basis(rise, criteria)})"
     return None
 

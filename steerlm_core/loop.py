@@ -1,6 +1,6 @@
 """The loop in one process: the same steps as the pipeline, models loaded once.
 
-    prepare ─► [ generate ─► label, score_prior ─► weigh ─► train ─► evaluate ─► decide ]* ─► confirm
+prepare ─► [ generate ─► label, score_prior ─► weigh ─► train ─► evaluate ─► decide ]* ─► confirm
 """
 
 from __future__ import annotations

@@ -34,14 +34,15 @@ class BaseConfig:
     """Size of the model and of its training; part of the cache key."""
 
     hidden: int = 128
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     intermediate: int = 352
     context: int = 256
-    stories: int = 16_000
+    stories: int = 14_000
     validation_stories: int = 256
-    batch: int = 32
+    batch: int = 16
     learning_rate: float = 3e-3
+    warmup_steps: int = 50
     final_rate: float = 0.05
     weight_decay: float = 0.01
 
@@ -95,7 +96,7 @@ def _pretrain(seed: int, config: BaseConfig, folder: Path, progress: Callable[[i
     examples = _examples(stories, tokenizer)
     held_out = _examples(write_stories(config.validation_stories, seed, PRETRAINING_VALIDATION), tokenizer)
     model = _new_model(config, tokenizer, seed)
-    trainer = Trainer(model, config.learning_rate, config.weight_decay)
+    trainer = Trainer(model, config.learning_rate, config.weight_decay, config.warmup_steps)
     total = math.ceil(len(examples) / config.batch)
     for step, batch in enumerate(batches(examples, config.batch, seed, epoch=0)):
         trainer.step(batch, _cosine(step / total, config.final_rate))
@@ -127,7 +128,8 @@ def _new_model(config: BaseConfig, tokenizer: PreTrainedTokenizerBase, seed: int
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=config.context,
-            tie_word_embeddings=True,
+            # Tied, the tokens of labels, which no story holds, would all be pushed to one place.
+            tie_word_embeddings=False,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

@@ -80,14 +80,14 @@ def _evaluation(context: StepContext, iteration: int) -> Evaluation:
     def column(name: str) -> dict[str, float]:
         return {row["group_id"]: row[name] for row in rows}
 
-    past = iteration < context.iteration
+    past, dropped = iteration < context.iteration, context.config.generate.truncated == "drop"
     return Evaluation(
         iteration=iteration,
         distance_before=column("distance_before"),
         distance_after=column("distance_after"),
         ess=column("ess"),
-        truncated_before=column("truncated_before"),
-        truncated_after=column("truncated_after"),
+        truncated_before=column("truncated_before") if dropped else {},
+        truncated_after=column("truncated_after") if dropped else {},
         n_candidates=context.config.generate.candidates,
         accepted=context.json(commit_key(iteration))["accepted"] if past else None,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import AutoTokenizer
 
 from steerlm_core.config import RunConfig, digest
@@ -101,7 +102,7 @@ def _write_prompts(context: StepContext, table: pa.Table) -> Manifest:
     if done := output.existing():
         return done
     for split in ("held_out", "train"):
-        rows = table.filter(pa.compute.equal(table["split"], split))
+        rows = table.filter(pc.equal(table["split"], split))
         for start in range(0, rows.num_rows, config.prompts.prompts_per_part):
             output.write_table(rows.slice(start, config.prompts.prompts_per_part), split)
     return output.commit(groups=table.num_rows)

@@ -26,12 +26,11 @@ from steerlm_core.models.attribute_model import (
     run_sorted,
 )
 from steerlm_core.training.annotated_text import AnnotatedText, check_annotated, is_missing
+from steerlm_core.training.batches import length_batches
 
 _WARMUP_STEPS = 10
 _CLIP_NORM = 1.0
-_RIDGE = 1.0
-# A batch is a part of a pool of so many batches, sorted by length: little padding, still mixed.
-_POOL_BATCHES = 8
+_RIDGE = 30.0
 
 
 def fit_attribute_model(
@@ -114,9 +113,10 @@ def _train(
     """Train trunk and head; leave the weights of the best pass, which may be the ridge solution."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     best_loss, best_epoch, best_weights = _validate(model, validation, config.batch), 0, _weights(model)
+    lengths = [len(prompt) + len(response) for prompt, response in train[0]]
     steps = 0
     for epoch in range(1, config.epochs + 1):
-        for rows in _batches(train[0], config.batch, seed, epoch):
+        for rows in length_batches(lengths, config.batch, seed, epoch):
             steps += 1
             _step(model, optimizer, [train[0][i] for i in rows], train[1][rows], config.learning_rate, steps)
         loss = _validate(model, validation, config.batch)
@@ -143,17 +143,6 @@ def _step(
     torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP_NORM)
     optimizer.step()
     optimizer.zero_grad()
-
-
-def _batches(pairs: Sequence[Pair], size: int, seed: int, epoch: int) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-    order: list[int] = torch.randperm(len(pairs), generator=generator).tolist()
-    pool = size * _POOL_BATCHES
-    batches = []
-    for start in range(0, len(order), pool):
-        rows = sorted(order[start : start + pool], key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        batches += [rows[first : first + size] for first in range(0, len(rows), size)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def _encode(model: AttributeModel, texts: Sequence[AnnotatedText]) -> list[Pair]:

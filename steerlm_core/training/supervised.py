@@ -1,8 +1,7 @@
 """Supervised fine-tuning: SteerLM v1, the control arm, and the embedded base model.
 
-A batch is a random set of examples, cut into micro-batches of similar length: gradients are those of
-the mixed batch, and little is computed on padding. The loss is the mean over the tokens of the batch
-that are to be learned.
+A batch holds examples of similar length, and is cut into micro-batches where it still holds much
+padding or many tokens. The loss is the mean over the tokens of the batch that are to be learned.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from steerlm_core.config import FitConfig, PromptFormat
 from steerlm_core.errors import DataError, NonFiniteError
 from steerlm_core.prompts import Tokenizer, prompt_ids
 from steerlm_core.training.annotated_text import AnnotatedText
+from steerlm_core.training.batches import length_batches
 
 Progress = Callable[[int, int], None]
 
@@ -127,12 +127,14 @@ def fit_sft(
 class Trainer:
     """AdamW on the mean loss of the learned tokens of a batch."""
 
-    def __init__(self, model: PreTrainedModel, learning_rate: float, weight_decay: float) -> None:
+    def __init__(
+        self, model: PreTrainedModel, learning_rate: float, weight_decay: float, warmup_steps: int = _WARMUP_STEPS
+    ) -> None:
         """Train `model` in place, at a constant rate after a short warm-up unless `step` is given another."""
         self.model = model
         self.tokens = 0
         self.steps = 0
-        self._rate = learning_rate
+        self._rate, self._warmup_steps = learning_rate, warmup_steps
         self._optimizer = torch.optim.AdamW(
             model.parameters(), lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.95)
         )
@@ -141,7 +143,7 @@ class Trainer:
         """Take one step on a batch at `rate` times the learning rate, and return its loss."""
         self.model.train()
         self.steps += 1
-        rate = rate * min(1.0, self.steps / _WARMUP_STEPS)
+        rate = rate * min(1.0, self.steps / self._warmup_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * rate
         learned = sum(len(example.ids) - example.learn_from for example in batch)
@@ -198,10 +200,9 @@ def micro_batches(batch: Sequence[Example]) -> Iterator[list[Example]]:
 
 def batches(examples: Sequence[Example], size: int, seed: int, epoch: int) -> Iterator[list[Example]]:
     """Yield the examples of one pass in random batches."""
-    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-    order: list[int] = torch.randperm(len(examples), generator=generator).tolist()
-    for start in range(0, len(order), size):
-        yield [examples[i] for i in order[start : start + size]]
+    lengths = [len(example.ids) for example in examples]
+    for rows in length_batches(lengths, size, seed, epoch):
+        yield [examples[row] for row in rows]
 
 
 def _fit_early_stopping(
