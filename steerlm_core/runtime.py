@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
 
 from steerlm_core import __version__
 from steerlm_core.config import RunConfig, load_config, parse_config
@@ -120,8 +119,6 @@ class Session:
         self._store, self._models = LocalStore(root), ModelCache()
         self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-")
         torch.set_num_threads(run.config.runtime.threads or os.cpu_count() or 1)
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
 
     def context(self, events: Events, iteration: int = 0, stage: Stage | None = None) -> StepContext:
         """Build the context of a step."""

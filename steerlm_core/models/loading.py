@@ -16,10 +16,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from steerlm_core.errors import ModelError
 from steerlm_core.models.attribute_model import AttributeModel, load_attribute_model
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers imports deepspeed, which would say that it looked
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 _KEPT = 4  # prior, policy, the policy before it, attribute model
 _Loaded = TypeVar("_Loaded")

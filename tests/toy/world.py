@@ -51,10 +51,15 @@ def build(folder: Path) -> RunConfig:
 def _config(folder: Path) -> dict[str, object]:
     return {
         "attributes": [TONE.model_dump()],
-        "models": {key: str(folder / name) for key, name in
-                   (("prior", "prior"), ("policy", "prior"), ("attribute", "attribute"))},
+        "models": {
+            key: str(folder / name)
+            for key, name in (("prior", "prior"), ("policy", "prior"), ("attribute", "attribute"))
+        },
         "prompts": {
-            "source": str(folder / "prompts.jsonl"), "train": 192, "held_out": 128, "prompts_per_part": 64,
+            "source": str(folder / "prompts.jsonl"),
+            "train": 192,
+            "held_out": 128,
+            "prompts_per_part": 64,
             "format": {"kind": "template", "with_label": "{prompt} {label} :", "without_label": "{prompt} :"},
         },
         "generate": {"candidates": 10, "max_new_tokens": LONGEST, "batch": 1024, "truncated": "keep"},
@@ -63,7 +68,7 @@ def _config(folder: Path) -> dict[str, object]:
         "convergence": {"tolerance": 0.0, "min_relative_improvement": 0.001, "bootstrap_samples": 500},
         "max_iterations": 6,
         "runtime": {"threads": 1},
-    }  # fmt: skip
+    }
 
 
 class Posterior:
@@ -116,9 +121,14 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 def _new_model() -> LlamaForCausalLM:
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(SYMBOLS) + 1, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=64, initializer_range=0.1,
-        )  # fmt: skip
+            vocab_size=len(SYMBOLS) + 1,
+            hidden_size=48,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            initializer_range=0.1,
+        )
     )
 
 
@@ -148,10 +158,13 @@ def _train_prior(folder: Path) -> None:
 
 def _train_attribute_model(folder: Path) -> None:
     """The tone of a response: the number of its letters "a", two at most."""
-    texts = [
-        AnnotatedText(prompt, text, (min(2.0, text.count("a")),)) for prompt, text in _words(600, 3)
-    ]
+    texts = [AnnotatedText(prompt, text, (min(2.0, text.count("a")),)) for prompt, text in _words(600, 3)]
     fit_attribute_model(
-        folder / "prior", texts[100:], FitConfig(epochs=4, learning_rate=2e-3), attributes=[TONE],
-        validation=texts[:100], output=folder / "attribute", seed=0,
-    )  # fmt: skip
+        folder / "prior",
+        texts[100:],
+        FitConfig(epochs=4, learning_rate=2e-3),
+        attributes=[TONE],
+        validation=texts[:100],
+        output=folder / "attribute",
+        seed=0,
+    )
