@@ -147,6 +147,14 @@ def _refused(steerlm: Steerlm, folder: Path, settings: dict, command: str, said:
     assert not root.exists()
 
 
+def test_a_line_that_may_be_skipped_is_named(steerlm, tmp_path, settings):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\nbroken\n{"prompt": "b"}\n{"prompt": "c"}\n')
+    wanted = {"source": str(tmp_path / "prompts.jsonl"), "train": 2, "held_out": 2, "max_bad_lines": 0.5}
+    ended = steerlm("validate", _write(tmp_path, {**settings, "prompts": wanted}))
+    assert ended.code == 0
+    assert "prompts.jsonl:2: not valid JSON" in ended.err
+
+
 @pytest.mark.parametrize(
     ("text", "said"), [("a: [1", "not valid YAML"), ("- a\n", "expected a mapping"), (None, "`steerlm init` writes")]
 )

@@ -17,6 +17,7 @@ EVALUATION = {
     "distance_before": {"mean": 0.331, "low": 0.29, "high": 0.37},
     "distance_after": {"mean": 0.122, "low": 0.1, "high": 0.15},
     "ess_median": 3.24,
+    "n_candidates": 8,
 }
 COMMIT = {"iteration": 1, "accepted": True, "kind": "plateau", "reason": "The improvement is surely under 10%."}
 
@@ -50,7 +51,7 @@ def test_plain_lines_have_no_escape_codes_and_tell_all():
     assert lines[0].startswith("prepare: 0.")
     assert lines[1].startswith("iteration 1 · train: warning: layout")
     assert lines[2].startswith("iteration 1 · train: 0.")
-    assert lines[3] == "iteration 1   distance 0.331 [0.290, 0.370] → 0.122 [0.100, 0.150]   ESS 3.2   plateau"
+    assert lines[3] == "iteration 1   distance 0.331 [0.290, 0.370] → 0.122 [0.100, 0.150]   ESS 3.2 of 8   plateau"
     assert text.splitlines()[4] == "    The improvement is surely under 10%."
     assert len(lines) == 5
 
@@ -85,7 +86,7 @@ def test_rich_keeps_iterations_and_warnings_and_gives_the_cursor_back(monkeypatc
     stream = Terminal()
     _work(RichDisplay(stream))
     text = stream.getvalue()
-    assert "distance 0.331 [0.290, 0.370] → 0.122 [0.100, 0.150]   ESS 3.2   plateau" in text
+    assert "distance 0.331 [0.290, 0.370] → 0.122 [0.100, 0.150]   ESS 3.2 of 8   plateau" in text
     assert "\\x1b[31mred" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert not isinstance(sys.stderr, Terminal)

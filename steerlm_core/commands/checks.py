@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 from steerlm_core.config import RunConfig
 from steerlm_core.raters import check_raters
 
 _EMBEDDED = "embedded:stories"
 
 
-def check_data(config: RunConfig) -> None:
-    """Check raters, prompts, targets and annotated texts; quick, and without any model.
+def check_data(config: RunConfig) -> list[str]:
+    """Check raters, prompts, targets and annotated texts, without any model; returns the lines that are skipped.
 
     Raises:
         SteerLMError: Of the kind that fits, with the place and the way out.
@@ -23,8 +21,7 @@ def check_data(config: RunConfig) -> None:
     prompts, skipped = read_prompts(config)
     draw_pairs(prompts, config)
     check_source(config)
-    for line in skipped:
-        print(f"warning: skipped {line}", file=sys.stderr)
+    return skipped
 
 
 def check_models(config: RunConfig) -> bool:

@@ -50,7 +50,8 @@ def validate(config: Annotated[Path, typer.Argument(help="The configuration, a Y
     from steerlm_core.config import load_config
 
     found = load_config(config)
-    check_data(found)
+    for line in check_data(found):
+        typer.echo(f"warning: skipped {line}", err=True)
     checked = check_models(found)
     pairs = f"{found.prompts.train} training and {found.prompts.held_out} held-out pairs"
     names = ", ".join(found.attribute_names)

@@ -53,7 +53,10 @@ def run(
     display: Shown = DisplayMode.AUTO,
 ) -> None:
     """Run the loop until it stops by itself, and say why it did."""
+    from steerlm_core.commands.checks import check_data
+
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
+    check_data(given)
     where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     _work(where, given, runner, max_iterations, display)
 
@@ -113,10 +116,6 @@ def _run_here(root: str, config: RunConfig | None, limit: int | None, mode: Disp
     from steerlm_core.observe.events import EventLog
     from steerlm_core.runtime import create_or_open_run
 
-    if config is not None:
-        from steerlm_core.commands.checks import check_data
-
-        check_data(config)
     with make_display(mode.value) as display:
         if config is not None and not (Path(root) / "run.json").is_file():
             _make_base_model(config, display)

@@ -54,17 +54,17 @@ def outcome(commit: Mapping[str, Any]) -> str:
     return _KINDS.get(kind, kind)
 
 
-def iteration_line(number: int, fields: Mapping[str, Any]) -> str:
+def iteration_line(iteration: int, fields: Mapping[str, Any]) -> str:
     """Return the line of a finished iteration, and its reason below it.
 
     Args:
-        number: The iteration.
+        iteration: Its number.
         fields: Its evaluation and its commit, merged.
     """
     distance = f"distance {interval(fields.get('distance_before'))} → {interval(fields.get('distance_after'))}"
-    ess = fields.get("ess_median")
-    weights = f"ESS {float(ess):.1f}" if ess is not None else "ESS –"
-    return f"iteration {number}   {distance}   {weights}   {outcome(fields)}\n    {fields.get('reason', '')}"
+    count = fields.get("n_candidates")
+    weights = f"ESS {number(fields.get('ess_median'), 1)}" + (f" of {count}" if count else "")
+    return f"iteration {iteration}   {distance}   {weights}   {outcome(fields)}\n    {fields.get('reason', '')}"
 
 
 def printable(text: str) -> str:
