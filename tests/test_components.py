@@ -28,12 +28,15 @@ def load(folder: Path):
 def calls(tmp_path, monkeypatch):
     """Put the fake runtime in place, and return what was called."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "fake_runtime")
-    monkeypatch.setitem(sys.modules, "steerlm_core.runtime", importlib.import_module("fake_runtime"))
+    for name in ("steerlm_core.runtime", "steerlm_core.observe.report"):
+        monkeypatch.setitem(sys.modules, name, importlib.import_module("fake_runtime"))
     return lambda: [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
 
 
 def test_every_step_has_a_component():
-    assert sorted(folder.name for folder in FOLDERS) == sorted([*ITERATION_STEPS, "prepare", "gate", "confirm"])
+    assert sorted(folder.name for folder in FOLDERS) == sorted(
+        [*ITERATION_STEPS, "prepare", "gate", "confirm", "report"]
+    )
 
 
 @each_component
@@ -90,6 +93,14 @@ def test_prepare_gate_and_confirm_call_the_runtime(tmp_path, calls):
     confirm(str(tmp_path), metrics)
     assert calls() == [["prepare", {"config": {"seed": 1}}], ["confirm", {}]]
     assert metrics.metadata == {"run": str(tmp_path), "distance": 0.25}
+
+
+def test_report_writes_the_document_and_names_its_run(tmp_path, calls):
+    document = dsl.Markdown(uri=str(tmp_path / "document"))
+    load(next(folder for folder in FOLDERS if folder.name == "report")).python_func(str(tmp_path), document)
+    assert calls() == [["report", {}]]
+    assert Path(document.path).read_text() == "# A run\n"
+    assert document.metadata == {"run": str(tmp_path)}
 
 
 def test_a_step_cannot_claim_another_run_and_shows_no_value_that_json_lacks():

@@ -49,11 +49,11 @@ def test_no_task_is_cached(compiled):
     assert not [name for name, task in tasks if name.split("-")[0] != "condition" and task["cachingOptions"]]
 
 
-def test_iterations_form_a_chain_between_prepare_and_confirm(compiled):
+def test_iterations_form_a_chain_between_prepare_confirm_and_report(compiled):
     tasks = compiled["root"]["dag"]["tasks"]
     before = {task["taskInfo"]["name"]: task.get("dependentTasks", []) for task in tasks.values()}
     shown = {name: task["taskInfo"]["name"] for name, task in tasks.items()}
-    chain = ["prepare", *(f"iteration-{index}" for index in range(ITERATIONS)), "confirm"]
+    chain = ["prepare", *(f"iteration-{index}" for index in range(ITERATIONS)), "confirm", "report"]
     assert sorted(before) == sorted(chain)
     for first, then in itertools.pairwise(chain):
         assert [shown[name] for name in before[then]] == [first]
@@ -126,8 +126,8 @@ def test_runs_iterations_until_the_run_decides_to_stop(root, monkeypatch, capfd,
     monkeypatch.setenv("FAKE_STOP_AT", "1")
     run_under_kfp_local(str(root), config())
     names = called(root)
-    assert sorted(names[1:-1]) == sorted(f"{step} {iteration}" for iteration in (0, 1) for step in STEPS)
-    assert [names[0], names[7], names[14], names[-1]] == ["prepare", "decide 0", "decide 1", "confirm"]
+    assert sorted(names[1:-2]) == sorted(f"{step} {iteration}" for iteration in (0, 1) for step in STEPS)
+    assert [names[0], names[7], *names[14:]] == ["prepare", "decide 0", "decide 1", "confirm", "report"]
     given = json.loads((root / "calls.jsonl").read_text().splitlines()[0])[1]["config"]
     assert RunConfig.model_validate(given) == config()
     out, err = capfd.readouterr()

@@ -55,7 +55,7 @@ def _parameters(function: ast.FunctionDef, section: str) -> str:
 
 
 def _example(folder: Path, function: ast.FunctionDef) -> str:
-    given = [name for arg in function.args.args if (name := arg.arg) != "metrics"]
+    given = [arg.arg for arg in function.args.args if not _source(arg.annotation).startswith("dsl.Output")]
     arguments = ", ".join(f"{name}={name}" for name in given)
     module = f"components.{folder.parent.name}.{folder.name}"
     return f"```python\nfrom {module} import {folder.name}\n\ntask = {folder.name}({arguments})\n```"

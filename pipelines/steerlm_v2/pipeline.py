@@ -1,4 +1,4 @@
-"""The SteerLM v2 loop as a Kubeflow pipeline: prepare, a chain of iterations, confirm.
+"""The SteerLM v2 loop as a Kubeflow pipeline: prepare, a chain of iterations, confirm, report.
 
 KFP v2 has no while, so the chain is as long as the pipeline was compiled for. Each iteration is a nested pipeline that
 asks `gate` first; once the run has stopped, the iterations that remain are a gate and nothing else. A failed step ends
@@ -21,6 +21,7 @@ from components.evaluation.confirm import confirm
 from components.evaluation.decide import decide
 from components.evaluation.evaluate import evaluate
 from components.evaluation.gate import gate
+from components.evaluation.report import report
 from components.training.train import train
 
 ITERATIONS = 8
@@ -72,7 +73,8 @@ def steerlm_v2(iterations: int = ITERATIONS) -> BaseComponent:
         for index in range(iterations):
             last = _step(iteration, last, root=root, index=index, max_iterations=max_iterations)
             last.set_display_name(f"iteration-{index}")
-        _step(confirm, last, root=root)
+        confirmation = _step(confirm, last, root=root)
+        _step(report, confirmation, root=root)
 
     return loop
 

@@ -1,4 +1,4 @@
-"""Stands in for `steerlm_core.runtime`: the same calls, written to ROOT/calls.jsonl, and empty commits.
+"""Stands in for `steerlm_core.runtime` and `observe.report`: the same calls, noted in ROOT/calls.jsonl, and empty commits.
 
 FAKE_STOP_AT: the iteration that decides to stop. FAKE_GATE: what the gate says for 'run'. FAKE_FAIL: the step that
 fails, by a user's mistake or as FAKE_ERROR says.
@@ -37,6 +37,11 @@ def run_step(name, root, iteration):
 def confirm(root):
     _called(root, "confirm")
     return {"distance": 0.25}
+
+
+def write_report(root, path):
+    _called(root, "report")
+    path.write_text("# A run\n")
 
 
 def _commit(root, iteration):

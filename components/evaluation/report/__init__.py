@@ -1,0 +1,1 @@
+from components.evaluation.report.component import report as report
