@@ -1,4 +1,4 @@
-"""Stands in for `steerlm_core.runtime` and `observe.report`: the same calls, noted in ROOT/calls.jsonl, and empty commits.
+"""Stands in for `runtime` and `observe.report`: the same calls, noted in ROOT/calls.jsonl, and empty commits.
 
 FAKE_STOP_AT: the iteration that decides to stop. FAKE_GATE: what the gate says for 'run'. FAKE_FAIL: the step that
 fails, by a user's mistake or as FAKE_ERROR says.
