@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from steerlm_core.errors import DataError
+from steerlm_core.models import packing
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.packing import pack, packed_share, plan_batches, row_tokens, split_group
 
@@ -45,8 +46,8 @@ def test_padding_is_left_out_where_there_is_none():
     assert pack([TokenGroup((1,), ((2, 3), (4, 5)))], "padded").attention_mask is None
     blocks = pack([TokenGroup((1,), ((2, 3), (4, 5)))], "shared_prefix").blocks
     assert blocks is not None
-    assert blocks.prompt_valid is None
-    assert blocks.response_valid is None
+    assert blocks.parts[0].prompt_valid is None
+    assert blocks.parts[0].response_valid is None
 
 
 def test_the_mask_lets_a_response_see_its_prompt_and_itself_only():
@@ -56,13 +57,25 @@ def test_the_mask_lets_a_response_see_its_prompt_and_itself_only():
     assert sees == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 5], [6], [6, 7], [6, 7, 8]]
 
 
-def test_slots_lead_every_token_to_its_place_in_the_blocks():
-    batch = pack(TWO, "shared_prefix")
+@pytest.mark.parametrize("cheap", [0, 1 << 15])
+def test_slots_lead_every_token_to_its_place_in_the_parts(monkeypatch, cheap):
+    monkeypatch.setattr(packing, "_CHEAP_PAIRS", cheap)
+    batch = pack([*TWO, TokenGroup((1,) * 9, ((2,) * 9, (3,) * 7))], "shared_prefix")
     blocks = batch.blocks
     assert blocks is not None
-    places = torch.cat([blocks.prompts.flatten(), blocks.responses.flatten()])
-    assert places[blocks.slots].tolist() == list(range(9))
-    assert blocks.responses.shape == (2, 3, 2)
+    assert len(blocks.parts) == (3 if cheap == 0 else 1)
+    places = torch.cat([index.flatten() for part in blocks.parts for index in (part.prompts, part.responses)])
+    assert places[blocks.slots].tolist() == list(range(batch.input_ids.shape[1]))
+
+
+def test_a_long_group_does_not_pad_short_ones():
+    groups = [TokenGroup((1,) * 20, ((2,) * 12,) * 8) for _ in range(9)]
+    groups.insert(4, TokenGroup((1,) * 900, ((2,) * 300,) * 8))
+    blocks = pack(groups, "shared_prefix").blocks
+    assert blocks is not None
+    assert [tuple(part.prompts.shape) for part in blocks.parts] == [(1, 900), (9, 20)]
+    assert [tuple(part.responses.shape) for part in blocks.parts] == [(1, 8, 299), (9, 8, 11)]
+    assert all(part.prompt_valid is None and part.response_valid is None for part in blocks.parts)
 
 
 @pytest.mark.parametrize("group", [TokenGroup((), ((1,),)), TokenGroup((1,), ((1,), ())), TokenGroup((1,), ())])

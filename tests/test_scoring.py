@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from steerlm_core.errors import CaptureError, ModelError
-from steerlm_core.models import capability, liger_head, log_probs, prefix_attention
+from steerlm_core.models import capability, liger_head, log_probs, packing, prefix_attention
 from steerlm_core.models.capability import capability_of, supports_shared_prefix
 from steerlm_core.models.distribution import Sampling, filtered_log_probs
 from steerlm_core.models.groups import TokenGroup
@@ -167,8 +167,10 @@ def test_a_change_of_one_prompt_changes_its_own_responses_only():
     assert not torch.isclose(again[own], scores.log_probs[own]).any()
 
 
+@pytest.mark.parametrize("cheap", [0, 1 << 15])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_block_attention_equals_dense_attention(dtype):
+def test_block_attention_equals_dense_attention(monkeypatch, dtype, cheap):
+    monkeypatch.setattr(packing, "_CHEAP_PAIRS", cheap)
     torch.manual_seed(0)
     blocks = pack(GROUPS, "shared_prefix").blocks
     states = [torch.randn(1, 4, len(blocks.slots), 8, dtype=dtype, requires_grad=True) for _ in range(3)]

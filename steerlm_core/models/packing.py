@@ -26,10 +26,13 @@ from steerlm_core.models.groups import TokenGroup
 
 RowLayout = Literal["shared_prefix", "padded"]
 
+# Padding that costs less than another round of kernel calls.
+_CHEAP_PAIRS = 1 << 13
+
 
 @dataclass(frozen=True)
-class Blocks:
-    """Which tokens of a shared-prefix row see which: the block structure of its attention mask.
+class Part:
+    """Groups of similar size, padded to one another for attention.
 
     Padding of the two index tensors points at token 0; the masks beside them say where it stands.
 
@@ -38,23 +41,34 @@ class Blocks:
         prompt_valid: Which of them are real; None: all. [G, P]
         responses: Row index of every response token fed to the model. [G, N, R]
         response_valid: Which of them are real; None: all. [G, N, R]
-        slots: Where each token of the row stands in (prompts, responses), both flattened. [T]
-        segments: Number of the prompt or response that a token belongs to. [T]
-        parents: Number of the prompt that a token may look back at. [T]
     """
 
     prompts: Tensor
     prompt_valid: Tensor | None
     responses: Tensor
     response_valid: Tensor | None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Which tokens of a shared-prefix row see which: the block structure of its attention mask.
+
+    Attributes:
+        parts: The groups, in parts of similar size: a long group must not pad short ones.
+        slots: Where each token of the row stands in the parts' prompts and responses, flattened and joined. [T]
+        segments: Number of the prompt or response that a token belongs to. [T]
+        parents: Number of the prompt that a token may look back at. [T]
+    """
+
+    parts: tuple[Part, ...]
     slots: Tensor
     segments: Tensor
     parents: Tensor
 
     def to(self, device: torch.device | str) -> Blocks:
         """Return the same blocks on another device."""
-        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Blocks(**{name: None if part is None else part.to(device) for name, part in parts.items()})
+        parts = tuple(Part(**_moved(part, device)) for part in self.parts)
+        return Blocks(**{**_moved(self, device), "parts": parts})
 
     def dense_mask(self) -> Tensor:
         """Return the whole attention mask, True where row i may look at column j. [1, 1, T, T]"""
@@ -92,8 +106,12 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """Return the same batch on another device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor | Blocks)}
-        return PackedBatch(**{**vars(self), **moved})
+        return PackedBatch(**_moved(self, device))
+
+
+def _moved(record: Any, device: torch.device | str) -> dict[str, Any]:
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: part.to(device) if isinstance(part, Tensor | Blocks) else part for name, part in values.items()}
 
 
 def pack(groups: Sequence[TokenGroup], layout: RowLayout) -> PackedBatch:
@@ -142,25 +160,48 @@ def _pack_shared(groups: Sequence[TokenGroup]) -> PackedBatch:
 
 
 def _blocks(prompts: list[range], responses: list[list[range]], tokens: int) -> Blocks:
-    most = max(len(group) for group in responses)
-    square = [fed for group in responses for fed in (*group, *[range(0)] * (most - len(group)))]
-    prompt_index, prompt_valid = _pad(prompts)
-    response_index, response_valid = _pad(square)
-    shape = (len(prompts), most, response_index.shape[1])
+    parts: list[Part] = []
     slots = torch.empty(tokens, dtype=torch.long)
-    flat_index = torch.cat([prompt_index.flatten(), response_index.flatten()])
-    flat_valid = torch.cat([prompt_valid.flatten(), response_valid.flatten()])
-    slots[flat_index[flat_valid]] = flat_valid.nonzero().flatten()
-    segments, parents = _segments(prompts, responses)
-    return Blocks(
-        prompts=prompt_index,
-        prompt_valid=None if bool(prompt_valid.all()) else prompt_valid,
-        responses=response_index.view(shape),
-        response_valid=None if bool(response_valid.all()) else response_valid.view(shape),
-        slots=slots,
-        segments=segments,
-        parents=parents,
-    )
+    filled = 0
+    for numbers in _similar(prompts, responses):
+        index, valid = zip(*_padded_part([prompts[n] for n in numbers], [responses[n] for n in numbers]), strict=True)
+        parts.append(Part(index[0], _unless_all(valid[0]), index[1], _unless_all(valid[1])))
+        flat_index, flat_valid = (torch.cat([one.flatten() for one in two]) for two in (index, valid))
+        slots[flat_index[flat_valid]] = flat_valid.nonzero().flatten() + filled
+        filled += len(flat_index)
+    return Blocks(tuple(parts), slots, *_segments(prompts, responses))
+
+
+def _padded_part(prompts: list[range], responses: list[list[range]]) -> list[tuple[Tensor, Tensor]]:
+    """Return index and validity of the prompts [G, P] and of the responses [G, N, R]."""
+    most = max(len(group) for group in responses)
+    index, valid = _pad([fed for group in responses for fed in (*group, *[range(0)] * (most - len(group)))])
+    shape = (len(prompts), most, index.shape[1])
+    return [_pad(prompts), (index.view(shape), valid.view(shape))]
+
+
+def _unless_all(valid: Tensor) -> Tensor | None:
+    return None if bool(valid.all()) else valid
+
+
+def _similar(prompts: list[range], responses: list[list[range]]) -> list[list[int]]:
+    """Cut the groups, largest first, where padding to the others would more than double a group's attention."""
+    sizes = [(len(p), max(map(len, group)), len(group)) for p, group in zip(prompts, responses, strict=True)]
+    parts: list[list[int]] = []
+    for number in sorted(range(len(sizes)), key=lambda n: _pairs(*sizes[n]), reverse=True):
+        joined = [*parts[-1], number] if parts else [number]
+        exact = _pairs(*sizes[number])
+        padded = _pairs(*(max(sizes[n][side] for n in joined) for side in range(3)))
+        if parts and padded <= max(2 * exact, exact + _CHEAP_PAIRS):
+            parts[-1] = joined
+        else:
+            parts.append([number])
+    return parts
+
+
+def _pairs(prompt: int, response: int, count: int) -> int:
+    """Return how many (row, column) pairs attention computes for a group, up to the causal half."""
+    return prompt**2 + count * response * (response + 2 * prompt)
 
 
 def _segments(prompts: list[range], responses: list[list[range]]) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from steerlm_core.errors import ModelError
-from steerlm_core.models.packing import Blocks
+from steerlm_core.models.packing import Blocks, Part
 
 NAME = "steerlm_shared_prefix"
 
@@ -127,39 +127,58 @@ class _BlockAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> Tensor:
-        prompt = [_take(states, blocks.prompts) for states in (query, key, value)]  # [G, P, heads, D]
-        out, lse_prompt = _flash(*prompt, scale=scale, causal=True)
-        parts, lse_response = [out.flatten(0, 1)], lse_prompt
-        if blocks.responses.numel():
-            response = [_take(states, blocks.responses) for states in (query, key, value)]  # [G, N, R, heads, D]
-            own, own_lse = _flash(*(states.flatten(0, 1) for states in response), scale=scale, causal=True)
-            back, back_lse = _flash(response[0].flatten(1, 2), *prompt[1:], scale=scale, mask=_key_mask(blocks, key))
-            out, lse_response = _merge(own.view_as(back), own_lse.view_as(back_lse), back, back_lse)
-            parts.append(out.flatten(0, 1))
-        out = torch.cat(parts).index_select(0, blocks.slots)
-        ctx.save_for_backward(query, key, value, out, lse_prompt, lse_response)
+        outs, lses = [], []
+        for part in blocks.parts:
+            prompt = [_take(states, part.prompts) for states in (query, key, value)]  # [G, P, heads, D]
+            response = [_take(states, part.responses) for states in (query, key, value)]  # [G, N, R, heads, D]
+            for out, lse in (_flash(*prompt, scale=scale, causal=True), _attend(prompt, response, part, scale)):
+                outs.append(out.flatten(0, 1))
+                lses.append(lse)
+        out = torch.cat(outs).index_select(0, blocks.slots)
+        ctx.save_for_backward(query, key, value, out, *lses)
         ctx.blocks, ctx.scale = blocks, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *rows, lse_prompt, lse_response = ctx.saved_tensors
-        blocks, scale = ctx.blocks, ctx.scale
-        prompt = [_take(states, blocks.prompts) for states in rows]  # query, key, value, out: [G, P, heads, D]
-        given = _take(grad, blocks.prompts, blocks.prompt_valid)
-        grads = _flash_backward(given, *prompt, lse_prompt, scale=scale, causal=True)
-        if not blocks.responses.numel():
-            return *(part.flatten(0, 1).index_select(0, blocks.slots) for part in grads), None, None
-        response = [_take(states, blocks.responses) for states in rows]  # [G, N, R, heads, D]
-        given = _take(grad, blocks.responses, blocks.response_valid)
-        flat = (states.flatten(0, 1) for states in (given, *response))
-        own = _flash_backward(*flat, lse_response.view(given.shape[:-1]).flatten(0, 1), scale=scale, causal=True)
-        query, out, given = (states.flatten(1, 2) for states in (response[0], response[3], given))
-        mask = _key_mask(blocks, query)
-        back = _flash_backward(given, query, prompt[1], prompt[2], out, lse_response, scale=scale, mask=mask)
-        both = (grads[0], own[0] + back[0].view_as(own[0])), (grads[1] + back[1], own[1]), (grads[2] + back[2], own[2])
-        joined = [torch.cat([part.flatten(0, 1) for part in parts]).index_select(0, blocks.slots) for parts in both]
-        return *joined, None, None
+        saved = ctx.saved_tensors
+        rows, lses = saved[:4], iter(saved[4:])  # query, key, value, out
+        joined: list[list[Tensor]] = [[], [], []]  # of query, key, value
+        for part in ctx.blocks.parts:
+            prompt = [_take(states, part.prompts) for states in rows]
+            response = [_take(states, part.responses) for states in rows]
+            given = _take(grad, part.prompts, part.prompt_valid)
+            of_prompt = _flash_backward(given, prompt, next(lses), scale=ctx.scale, causal=True)
+            given = _take(grad, part.responses, part.response_valid)
+            of_response, of_keys = _attend_backward(given, prompt, response, next(lses), part, ctx.scale)
+            of_prompt = [of_prompt[0], of_prompt[1] + of_keys[0], of_prompt[2] + of_keys[1]]
+            for state, pair in zip(joined, zip(of_prompt, of_response, strict=True), strict=True):
+                state.extend(one.flatten(0, 1) for one in pair)
+        return *(torch.cat(state).index_select(0, ctx.blocks.slots) for state in joined), None, None
+
+
+def _attend(prompt: list[Tensor], response: list[Tensor], part: Part, scale: float) -> tuple[Tensor, Tensor]:
+    """Attend from responses to themselves and to their prompt. Returns [G, N * R, heads, D] and its log-sum-exp."""
+    query = response[0].flatten(1, 2)  # [G, N * R, heads, D]
+    if not query.numel():
+        return query, query.new_empty(query.shape[:-1])
+    own, own_lse = _flash(*(states.flatten(0, 1) for states in response), scale=scale, causal=True)
+    back, back_lse = _flash(query, *prompt[1:], scale=scale, mask=_key_mask(part, query))
+    return _merge(own.view_as(back), own_lse.view_as(back_lse), back, back_lse)
+
+
+def _attend_backward(
+    given: Tensor, prompt: list[Tensor], response: list[Tensor], lse: Tensor, part: Part, scale: float
+) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
+    """Return the gradients of the responses' states [G, N * R, heads, D], and of their prompt's key and value."""
+    query, out, grad = (states.flatten(1, 2) for states in (response[0], response[3], given))
+    if not query.numel():
+        return [query, query, query], (torch.zeros_like(prompt[1]), torch.zeros_like(prompt[2]))
+    flat = [states.flatten(0, 1) for states in response]
+    own = _flash_backward(given.flatten(0, 1), flat, lse.reshape(flat[0].shape[:-1]), scale=scale, causal=True)
+    back = _flash_backward(grad, [query, *prompt[1:3], out], lse, scale=scale, mask=_key_mask(part, query))
+    of_query, of_key, of_value = (one.reshape(query.shape) for one in own)
+    return [of_query + back[0], of_key, of_value], (back[1], back[2])
 
 
 def _take(rows: Tensor, index: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -168,12 +187,12 @@ def _take(rows: Tensor, index: Tensor, valid: Tensor | None = None) -> Tensor:
     return block if valid is None else block.masked_fill_(~valid[..., None, None], 0)
 
 
-def _key_mask(blocks: Blocks, like: Tensor) -> Tensor | None:
+def _key_mask(part: Part, like: Tensor) -> Tensor | None:
     """Return -inf for padding among the prompts' keys. [G, 1, 1, P]"""
-    if blocks.prompt_valid is None:
+    if part.prompt_valid is None:
         return None
-    zeros = like.new_zeros(blocks.prompt_valid.shape)
-    return zeros.masked_fill(~blocks.prompt_valid, -torch.inf)[:, None, None]
+    zeros = like.new_zeros(part.prompt_valid.shape)
+    return zeros.masked_fill(~part.prompt_valid, -torch.inf)[:, None, None]
 
 
 def _flash(
@@ -188,19 +207,10 @@ def _flash(
 
 
 def _flash_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    *,
-    scale: float,
-    causal: bool = False,
-    mask: Tensor | None = None,
+    grad: Tensor, given: list[Tensor], lse: Tensor, *, scale: float, causal: bool = False, mask: Tensor | None = None
 ) -> list[Tensor]:
-    """Return the gradients of query, key and value; shapes as in `_flash`."""
-    states = (part.transpose(1, 2) for part in (grad, query, key, value, out, lse))
+    """Return the gradients of query, key and value; `given` are those and the output, all as in `_flash`."""
+    states = [part.transpose(1, 2) for part in (grad, *given, lse)]
     grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         *states, 0.0, causal, attn_mask=mask, scale=scale
     )
