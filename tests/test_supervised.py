@@ -104,4 +104,4 @@ def test_mistakes_are_named(prior, examples, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(prior)
     model.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="the loss of step 1 is nan; lower the learning rate"):
-        Trainer(model, 1e-3, 0.0).step(examples[:4])
+        Trainer(model, 1e-3, 0.0).step(examples[:4], 1.0)

@@ -21,12 +21,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from steerlm_core.config import PromptFormat
 from steerlm_core.embedded.annotated import PRETRAINING, PRETRAINING_VALIDATION
-from steerlm_core.embedded.stories import CORPUS_VERSION, Story, write_stories
+from steerlm_core.embedded.stories import Story, write_stories
 from steerlm_core.embedded.tokenizer import train_tokenizer
 from steerlm_core.prompts import prompt_ids
-from steerlm_core.training.supervised import Example, Trainer, batches, validation_loss
+from steerlm_core.training.supervised import Example, Trainer, batches, cosine, validation_loss
 
 INFO_FILE = "pretraining.json"
+_STORIES_IN_KEY = 100
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def base_model(
 
 
 def _key(seed: int, config: BaseConfig) -> str:
-    text = json.dumps({"corpus": CORPUS_VERSION, "seed": seed, **asdict(config)}, sort_keys=True)
+    """Digest of all that the model depends on; a few stories stand for the grammar."""
+    corpus = [story.text for story in write_stories(_STORIES_IN_KEY, seed, PRETRAINING)]
+    text = json.dumps({"corpus": corpus, "seed": seed, **asdict(config)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -99,7 +102,7 @@ def _pretrain(seed: int, config: BaseConfig, folder: Path, progress: Callable[[i
     trainer = Trainer(model, config.learning_rate, config.weight_decay, config.warmup_steps)
     total = math.ceil(len(examples) / config.batch)
     for step, batch in enumerate(batches(examples, config.batch, seed, epoch=0)):
-        trainer.step(batch, _cosine(step / total, config.final_rate))
+        trainer.step(batch, cosine(step / total, config.final_rate))
         if progress:
             progress(step + 1, total)
     model.save_pretrained(folder)
@@ -136,7 +139,3 @@ def _new_model(config: BaseConfig, tokenizer: PreTrainedTokenizerBase, seed: int
             initializer_range=0.02,
         )
     )
-
-
-def _cosine(done: float, final: float) -> float:
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))

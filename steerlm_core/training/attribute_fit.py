@@ -27,6 +27,7 @@ from steerlm_core.models.attribute_model import (
 )
 from steerlm_core.training.annotated_text import AnnotatedText, check_annotated, is_missing
 from steerlm_core.training.batches import length_batches
+from steerlm_core.training.supervised import cosine
 
 _WARMUP_STEPS = 10
 _CLIP_NORM = 1.0
@@ -114,11 +115,12 @@ def _train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     best_loss, best_epoch, best_weights = _validate(model, validation, config.batch), 0, _weights(model)
     lengths = [len(prompt) + len(response) for prompt, response in train[0]]
-    steps = 0
+    steps, most_steps = 0, config.epochs * math.ceil(len(lengths) / config.batch)
     for epoch in range(1, config.epochs + 1):
         for rows in length_batches(lengths, config.batch, seed, epoch):
             steps += 1
-            _step(model, optimizer, [train[0][i] for i in rows], train[1][rows], config.learning_rate, steps)
+            rate = config.learning_rate * min(1.0, steps / _WARMUP_STEPS) * cosine(steps / most_steps)
+            _step(model, optimizer, [train[0][i] for i in rows], train[1][rows], rate)
         loss = _validate(model, validation, config.batch)
         if loss < best_loss:
             best_loss, best_epoch, best_weights = loss, epoch, _weights(model)
@@ -131,14 +133,16 @@ def _train(
 
 
 def _step(
-    model: AttributeModel, optimizer: torch.optim.Optimizer, pairs: list[Pair], levels: Tensor, rate: float, step: int
+    model: AttributeModel, optimizer: torch.optim.Optimizer, pairs: list[Pair], levels: Tensor, rate: float
 ) -> None:
     model.train()
     for group in optimizer.param_groups:
-        group["lr"] = rate * min(1.0, step / _WARMUP_STEPS)
+        group["lr"] = rate
     loss = masked_error(model(pairs), levels.to(model.head.weight.device))
     if not math.isfinite(loss.item()):
-        raise NonFiniteError(f"attribute model: the loss of step {step} is {loss.item()}; lower the learning rate.")
+        raise NonFiniteError(
+            f"attribute model: the loss is {loss.item()} at learning rate {rate:.2g}; lower the learning rate."
+        )
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP_NORM)
     optimizer.step()

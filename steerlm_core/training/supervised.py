@@ -1,7 +1,9 @@
 """Supervised fine-tuning: SteerLM v1, the control arm, and the embedded base model.
 
 A batch holds examples of similar length, and is cut into micro-batches where it still holds much
-padding or many tokens. The loss is the mean over the tokens of the batch that are to be learned.
+padding or many tokens. The loss is the mean over the tokens of the batch that are to be learned. The
+learning rate falls to zero over the passes, or tokens, asked for: at a constant one the model carries
+the noise of its last steps, and policy 0 would start with that.
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ class Trainer:
     def __init__(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float, warmup_steps: int = _WARMUP_STEPS
     ) -> None:
-        """Train `model` in place, at a constant rate after a short warm-up unless `step` is given another."""
+        """Train `model` in place, with a linear warm-up."""
         self.model = model
         self.tokens = 0
         self.steps = 0
@@ -139,7 +141,7 @@ class Trainer:
             model.parameters(), lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.95)
         )
 
-    def step(self, batch: Sequence[Example], rate: float = 1.0) -> float:
+    def step(self, batch: Sequence[Example], rate: float) -> float:
         """Take one step on a batch at `rate` times the learning rate, and return its loss."""
         self.model.train()
         self.steps += 1
@@ -205,6 +207,11 @@ def batches(examples: Sequence[Example], size: int, seed: int, epoch: int) -> It
         yield [examples[row] for row in rows]
 
 
+def cosine(done: float, final: float = 0.0) -> float:
+    """Return the factor of the learning rate when a share `done` of the training is behind."""
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
 def _fit_early_stopping(
     trainer: Trainer,
     examples: Sequence[Example],
@@ -215,9 +222,10 @@ def _fit_early_stopping(
 ) -> SftResult:
     losses = [validation_loss(trainer.model, validation)]
     best, best_weights = 0, _weights(trainer.model)
+    most_tokens = config.epochs * sum(len(example.ids) for example in examples)
     for epoch in range(1, config.epochs + 1):
         for batch in batches(examples, config.batch, seed, epoch):
-            trainer.step(batch)
+            trainer.step(batch, cosine(trainer.tokens / most_tokens))
         losses.append(validation_loss(trainer.model, validation))
         if losses[-1] < losses[best]:
             best, best_weights = epoch, _weights(trainer.model)
@@ -241,7 +249,7 @@ def _fit_tokens(
     losses = [validation_loss(trainer.model, validation)]
     while trainer.tokens < max_tokens:
         for batch in batches(examples, config.batch, seed, len(losses)):
-            trainer.step(batch)
+            trainer.step(batch, cosine(trainer.tokens / max_tokens))
             if trainer.tokens >= max_tokens:
                 break
         losses.append(validation_loss(trainer.model, validation))
