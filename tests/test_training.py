@@ -262,6 +262,14 @@ def test_only_the_deepspeed_engine_imports_deepspeed_and_only_when_called() -> N
         assert "import deepspeed" not in path.read_text() or path.name == "deepspeed_engine.py", path
 
 
+def test_the_switch_that_keeps_deepspeed_from_compiling_still_exists() -> None:
+    """`start_processes` flips a private name: a new version has to be looked at first."""
+    import deepspeed
+
+    assert deepspeed.__version__.split("+")[0] == "0.19.8"
+    assert "deepspeed_shm_comm" in deepspeed.ops.__compatible_ops__
+
+
 def test_launch_does_what_the_environment_asks(world: tuple[Path, Path], tmp_path: Path) -> None:
     many, single = (make_job(tmp_path, *world, engine=engine, processes=4) for engine in ("deepspeed", "single"))
     child = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "1", "PET_NNODES": "2"}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -177,15 +177,19 @@ class _Store(Protocol):
 
 def _store(engine: Any, optimizer: Any, base: torch.optim.Optimizer) -> _Store:
     if engine.zero_optimization_stage() == 3:
-        return _Partitions(base)
+        return _Partitions(optimizer, base)
     return _Fragments(optimizer, base) if hasattr(optimizer, "_link_all_hp_params") else _Whole(base)
 
 
-def _make_room(base: torch.optim.Optimizer, moments: Sequence[str], updates: int) -> None:
-    for group in base.param_groups:
-        for weight in group["params"]:
-            zeros = {moment: torch.zeros_like(weight.detach()) for moment in moments}
-            base.state[weight] = {"step": torch.tensor(float(updates)), **zeros} if moments else {}
+def _make_room(base: torch.optim.Optimizer, kept: Iterable[Tensor], moments: Sequence[str], updates: int) -> None:
+    """Give every tensor that the optimizer keeps the state that it has after `updates` steps, all moments zero."""
+    for tensor in kept:
+        zeros = {moment: torch.zeros_like(tensor.detach()) for moment in moments}
+        base.state[tensor] = {"step": torch.tensor(float(updates)), **zeros} if moments else {}
+
+
+def _parameters(base: torch.optim.Optimizer) -> list[Tensor]:
+    return [tensor for group in base.param_groups for tensor in group["params"]]
 
 
 class _Whole:
@@ -195,7 +199,7 @@ class _Whole:
         self._base = base
 
     def prepare(self, moments: Sequence[str], updates: int) -> None:
-        _make_room(self._base, moments, updates)
+        _make_room(self._base, _parameters(self._base), moments, updates)
 
     def read(self, weight: nn.Parameter, moment: str | None) -> Tensor:
         return self._kept(weight, moment).detach()
@@ -205,7 +209,7 @@ class _Whole:
             self._kept(weight, moment).copy_(value)
 
     def norm_before_step(self) -> float | None:
-        grads = [weight.grad for group in self._base.param_groups for weight in group["params"]]
+        grads = [weight.grad for weight in _parameters(self._base)]
         return float(nn.utils.get_total_norm([grad for grad in grads if grad is not None]))
 
     def _kept(self, weight: nn.Parameter, moment: str | None) -> Tensor:
@@ -220,7 +224,7 @@ class _Fragments:
         self._optimizer, self._base = optimizer, base
 
     def prepare(self, moments: Sequence[str], updates: int) -> None:
-        _make_room(self._base, moments, updates)
+        _make_room(self._base, _parameters(self._base), moments, updates)
         self._optimizer._lazy_init_hp_params_optimizer_state()
 
     def read(self, weight: Any, moment: str | None) -> Tensor:
@@ -240,11 +244,12 @@ class _Fragments:
 class _Partitions:
     """ZeRO 3: this rank's slice of every parameter, the last one padded."""
 
-    def __init__(self, base: torch.optim.Optimizer) -> None:
-        self._base = base
+    def __init__(self, optimizer: Any, base: torch.optim.Optimizer) -> None:
+        self._optimizer, self._base = optimizer, base
 
     def prepare(self, moments: Sequence[str], updates: int) -> None:
-        _make_room(self._base, moments, updates)
+        # Between steps the groups of the base optimizer are empty here.
+        _make_room(self._base, self._optimizer.fp32_partitioned_groups_flat, moments, updates)
 
     def read(self, weight: Any, moment: str | None) -> Tensor:
         whole: Tensor = weight._z3_optimizer.get_full_hp_param(weight, moment)
