@@ -67,7 +67,7 @@ def create_or_open_run(root: str, config: RunConfig | None) -> RunInfo:
     if config is not None and run.config.digest() != config.digest():
         raise RunStateError(
             f"{root}: holds run '{run.run_id}', made from another configuration, differing in: "
-            f"{', '.join(_differences(run.config, config))}. Use another root, or go on with it: `steerlm resume {root}`."
+            f"{', '.join(_differences(run.config, config))}. Use another root, or go on: `steerlm resume {root}`."
         )
     return run
 

@@ -13,7 +13,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
@@ -176,5 +176,5 @@ def load_causal_lm(folder: Path, dtype: str) -> PreTrainedModel:
             f"{folder}: cannot be loaded as a causal language model in safetensors form: {error}"
         ) from error
     if torch.cuda.is_available():
-        model.cuda()
-    return model.eval()
+        model = cast(PreTrainedModel, model.cuda())
+    return cast(PreTrainedModel, model.eval())

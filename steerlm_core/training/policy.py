@@ -8,6 +8,7 @@ Dropout is off everywhere: the one-pass gradient needs it, and so does agreement
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -109,11 +110,19 @@ def export(policy: Policy, job: TrainJob) -> None:
     job.output.mkdir(parents=True, exist_ok=True)
     model: Any = policy.model
     if job.config.lora is not None:
-        model.save_pretrained(job.output / "adapter", safe_serialization=True)
+        _save_adapter(model, job.output / "adapter")
         model = model.merge_and_unload()
     model.config.use_cache = True
     model.save_pretrained(job.output)
     AutoTokenizer.from_pretrained(job.policy, local_files_only=True).save_pretrained(job.output)
+
+
+def _save_adapter(model: Any, folder: Path) -> None:
+    """Save the adapter without the path of this machine that its configuration and model card would carry."""
+    for settings in model.peft_config.values():
+        settings.base_model_name_or_path = ""
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def assign(policy: Policy, weights: Mapping[str, Tensor]) -> None:
