@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from steerlm_core.config import GenerateConfig, TrainConfig
 from steerlm_core.errors import CaptureError, ConfigError, DataError, NonFiniteError
 from steerlm_core.models.packing import row_tokens
-from steerlm_core.training import gradient
+from steerlm_core.training import gradient, numbers
 from steerlm_core.training.data import BatchOrder, load_groups
 from steerlm_core.training.engines import SingleEngine
 from steerlm_core.training.job import TrainJob
@@ -114,7 +114,7 @@ def test_training_lowers_the_loss_and_says_so_everywhere(world: tuple[Path, Path
     seen: list[tuple[int, int, dict[str, float]]] = []
     job = make_job(tmp_path, *world, epochs=8, learning_rate=3e-5, batch_groups=7)
     before = REGISTRY.get_sample_value("steerlm_train_tokens_total") or 0.0
-    result = train(job, report=lambda step, steps, numbers: seen.append((step, steps, dict(numbers))))
+    result = train(job, report=lambda step, steps, found: seen.append((step, steps, dict(found))))
     assert result.steps == 16
     assert [step for step, _, _ in seen] == list(range(1, 17))
     assert result.metrics["distance"] < 0.6 * (seen[0][2]["distance"] + seen[1][2]["distance"]) / 2
@@ -138,6 +138,16 @@ def test_training_lowers_the_loss_and_says_so_everywhere(world: tuple[Path, Path
     assert not any(math.isnan(value) for value in result.metrics.values())
 
 
+def test_mfu_counts_what_the_method_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "mfu" not in numbers.speed(tokens=100, seconds=2.0, flops_per_token=600.0, world=1)
+    monkeypatch.setattr(numbers, "_peak_flops", lambda: 1e5)
+    full, lora = numbers.flops_per_token(100, 100), numbers.flops_per_token(110, 10)
+    assert (full, lora) == (600.0, 460.0)  # forward 2, gradient of activations 2, of trained weights 2
+    found = numbers.speed(tokens=100, seconds=2.0, flops_per_token=full, world=3)
+    assert found["mfu"] == pytest.approx(0.1)
+    assert found["tokens_per_second"] == 50.0
+
+
 def test_lora_leaves_the_adapter_and_a_model_with_it_merged(world: tuple[Path, Path], tmp_path: Path) -> None:
     import peft
 
@@ -151,6 +161,8 @@ def test_lora_leaves_the_adapter_and_a_model_with_it_merged(world: tuple[Path, P
     for name, weight in merged.items():
         torch.testing.assert_close(again[name].double(), weight, atol=1e-6, rtol=1e-5)
     assert len(AutoTokenizer.from_pretrained(job.output)) == 64
+    written = b"".join(path.read_bytes() for path in job.output.rglob("*") if path.is_file())
+    assert str(world[0].parent).encode() not in written, "equal work gives equal files, wherever it is done"
 
 
 def test_bfloat16_updates_add_up_in_float32_masters(world: tuple[Path, Path], tmp_path: Path) -> None:
@@ -304,7 +316,7 @@ def test_two_processes_under_zero_3_train_to_the_same_weights(world: tuple[Path,
         tmp_path / "many", *world, clip_norm=25.0, token_budget=64, engine="deepspeed", zero_stage=3, processes=2
     )
     steps: list[int] = []
-    result = run_torchrun(job, report=lambda step, steps_, numbers: steps.append(step))
+    result = run_torchrun(job, report=lambda step, total, found: steps.append(step))
     assert steps == [1, 2, 3, 4]
     assert result.steps == 4
     assert result.metrics["groups"] == 14
