@@ -116,5 +116,13 @@ def test_a_large_group_is_split_into_consecutive_pieces_within_the_budget(layout
     assert split_group(group, 1000, layout) == [group]
 
 
+@pytest.mark.parametrize("layout", ["shared_prefix", "padded"])
+def test_a_batch_may_fill_the_budget_to_the_last_token(layout):
+    groups = [TokenGroup((1,) * 3, ((2,) * 2,) * 2)] * 4
+    full = 2 * row_tokens(groups[0], layout)
+    assert [len(batch) for batch in plan_batches(groups, full, layout)] == [2, 2]
+    assert [len(batch) for batch in plan_batches(groups, full - 1, layout)] == [1, 1, 1, 1]
+
+
 def test_the_share_of_tokens_is_what_packing_saves():
     assert packed_share([TokenGroup((1,) * 8, ((2,) * 2,) * 4)]) == 16 / 40
