@@ -99,4 +99,11 @@ EVALUATION = pa.schema(
 )
 
 # One row an annotated text.
-ANNOTATED = pa.schema([("prompt", pa.string()), ("response", pa.string()), ("levels", LEVELS)])  # NaN: not annotated
+ANNOTATED = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("response", pa.string()),
+        ("levels", LEVELS),  # NaN: not annotated
+        ("complete", pa.bool_()),  # False: cut by the length limit, so it teaches no end token
+    ]
+)

@@ -176,5 +176,5 @@ def load_causal_lm(folder: Path, dtype: str) -> PreTrainedModel:
             f"{folder}: cannot be loaded as a causal language model in safetensors form: {error}"
         ) from error
     if torch.cuda.is_available():
-        model = cast(PreTrainedModel, model.cuda())
+        torch.nn.Module.cuda(model)
     return cast(PreTrainedModel, model.eval())

@@ -7,7 +7,8 @@ drawn apart: the texts of the attribute model, and those of the SteerLM v1 boots
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from steerlm_core.prompts import prompt_ids
 from steerlm_core.schemas import ANNOTATED
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
-from steerlm_core.steps.prompt_set import read_json_lines, read_prompts
+from steerlm_core.steps.prompt_set import draw_pairs, read_json_lines, read_prompts
 from steerlm_core.training.annotated_text import AnnotatedText, check_annotated
 
 ROLES = ("attribute", "bootstrap")
@@ -61,7 +62,8 @@ def run(context: StepContext) -> Manifest:
         "annotate",
         "annotated",
         {"prior": prior.content_digest},
-        {"annotated": config.annotated, "raters": config.raters, "seed": config.seed,
+        {"annotated": config.annotated, "raters": config.raters, "seed": config.seed, "prompts": config.prompts,
+         "max_new_tokens": config.generate.max_new_tokens, "truncated": config.generate.truncated,
          "attributes": [spec.model_dump() for spec in config.attributes]},
     )  # fmt: skip
     if done := output.existing():
@@ -75,7 +77,7 @@ def run(context: StepContext) -> Manifest:
 def read_texts(context: StepContext, role: str) -> tuple[list[AnnotatedText], list[AnnotatedText]]:
     """Return the texts of a role: those to train on, and those to validate on."""
     texts = [
-        AnnotatedText(row["prompt"], row["response"], tuple(row["levels"]))
+        AnnotatedText(row["prompt"], row["response"], tuple(row["levels"]), row["complete"])
         for _, table in context.tables("annotated", [role])
         for row in table.to_pylist()
     ]
@@ -121,30 +123,30 @@ def read_annotated(config: RunConfig) -> list[AnnotatedText]:
 
 
 def _from_prior(context: StepContext, count: int) -> list[AnnotatedText]:
-    """Sample responses from the prior on the run's prompts; only complete ones are annotated."""
+    """Sample responses from the prior on the training prompts, and annotate them.
+
+    Responses cut by the length limit are left out or kept as everywhere: by `generate.truncated`.
+    """
     config = context.config
     folder = context.store.local_folder(context.manifest("models/prior"))
     model, tokenizer = context.models.causal_lm(folder, config.models.dtype), context.models.tokenizer(folder)
-    prompts = list(islice(cycle(read_prompts(config)[0]), count))
+    pairs = draw_pairs(read_prompts(config)[0], config)
+    prompts = list(islice(cycle(dict.fromkeys(pair.prompt for pair in pairs if pair.split == "train")), count))
     ids = {prompt: tuple(prompt_ids(prompt, None, config.prompts.format, tokenizer)) for prompt in prompts}
     draws = [Draw(ids[p], noise_key(config.seed, _PRIOR_DRAW, p, i)) for i, p in enumerate(prompts)]
     plain = GenerateConfig(max_new_tokens=config.generate.max_new_tokens, batch=config.generate.batch)
-    samples = sample(
-        model, draws, plain, end_token_id(tokenizer, "models.prior"),
-        lambda done: context.events.progress(done, count, "texts"),
-    )  # fmt: skip
-    complete: Iterable[tuple[str, str]] = (
-        (prompt, str(tokenizer.decode(drawn.ids, skip_special_tokens=True)))
-        for prompt, drawn in zip(prompts, samples, strict=True)
-        if drawn.complete
-    )
-    texts = annotate(complete, config.attributes, config.raters)
-    if len(texts) < 2 * len(ROLES):
+    end = end_token_id(tokenizer, "models.prior")
+    samples = sample(model, draws, plain, end, lambda done: context.events.progress(done, count, "texts"))
+    keep = config.generate.truncated == "keep"
+    kept = [(p, drawn) for p, drawn in zip(prompts, samples, strict=True) if drawn.complete or keep]
+    if len(kept) < 2 * len(ROLES):
         raise DataError(
-            f"annotated.source: of {count} responses of the prior only {len(texts)} end within generate.max_new_tokens "
-            f"= {config.generate.max_new_tokens}. Raise it, or give an annotated file."
+            f"annotated.source: of {count} responses of the prior only {len(kept)} end within generate.max_new_tokens "
+            f"= {config.generate.max_new_tokens}. Raise it, set generate.truncated: keep, or give an annotated file."
         )
-    return texts
+    texts = ((prompt, str(tokenizer.decode(drawn.ids, skip_special_tokens=True))) for prompt, drawn in kept)
+    annotated = annotate(texts, config.attributes, config.raters)
+    return [replace(text, complete=drawn.complete) for text, (_, drawn) in zip(annotated, kept, strict=True)]
 
 
 def _table(texts: Sequence[AnnotatedText]) -> pa.Table:
@@ -152,5 +154,6 @@ def _table(texts: Sequence[AnnotatedText]) -> pa.Table:
         "prompt": [text.prompt for text in texts],
         "response": [text.response for text in texts],
         "levels": [list(text.levels) for text in texts],
+        "complete": [text.complete for text in texts],
     }
     return pa.table(columns, schema=ANNOTATED)

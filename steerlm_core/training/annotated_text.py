@@ -21,11 +21,13 @@ class AnnotatedText:
         prompt: The user's text.
         response: The answer.
         levels: NaN, or NeMo's -100, where an attribute has no level.
+        complete: Whether the response came to its end; one that was cut teaches no end token.
     """
 
     prompt: str
     response: str
     levels: tuple[float, ...]
+    complete: bool = True
 
     def target(self, attributes: Sequence[AttributeSpec]) -> Target:
         """Return the levels that are there, as integers: the label that SteerLM v1 reads."""

@@ -71,13 +71,16 @@ def sft_examples(
     prompt_format: PromptFormat,
     tokenizer: Tokenizer,
 ) -> list[Example]:
-    """Turn annotated texts into examples: prompt with label, then response and end token, which are learned."""
+    """Turn annotated texts into examples: prompt with label, then response and end token, which are learned.
+
+    A response that was cut has no end token.
+    """
     end = int(tokenizer.eos_token_id)  # type: ignore[attr-defined]
     examples = []
     for text in texts:
         prompt = prompt_ids(text.prompt, text.target(attributes), prompt_format, tokenizer)
         response = tokenizer.encode(text.response, add_special_tokens=False)
-        examples.append(Example((*prompt, *response, end), len(prompt)))
+        examples.append(Example((*prompt, *response, *([end] if text.complete else [])), len(prompt)))
     return examples
 
 
