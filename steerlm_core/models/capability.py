@@ -92,9 +92,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _probe(model: nn.Module, inner: PreTrainedModel) -> Capability:
     groups = _random_groups(inner)
     expected = _scores(model, inner, groups, "padded", plain_head=False)
-    plain_head = _agrees(lambda: _scores(model, inner, groups, "padded", plain_head=True), expected) == ""
+    plain_head = _agrees(lambda: _scores(model, inner, groups, "padded", plain_head=True), expected, inner.dtype) == ""
     original = inner.config._attn_implementation
-    reason = _agrees(lambda: _packed_scores(model, inner, groups, plain_head), expected)
+    reason = _agrees(lambda: _packed_scores(model, inner, groups, plain_head), expected, inner.dtype)
     if reason:
         inner.set_attn_implementation(original)
     return Capability(not reason, reason and f"{type(inner).__name__} cannot share a row: {reason}", plain_head)
@@ -127,11 +127,11 @@ def _packed_scores(model: nn.Module, inner: PreTrainedModel, groups: list[TokenG
     return scores
 
 
-def _agrees(score: Callable[[], Tensor], expected: Tensor) -> str:
-    """Return what speaks against these scores, or an empty string."""
+def _agrees(score: Callable[[], Tensor], expected: Tensor, dtype: torch.dtype) -> str:
+    """Return what speaks against these scores of a model of type `dtype`, or an empty string."""
     try:
         error = float((score() - expected).abs().max())
     except Exception as trouble:  # any model may fail in any way on rows it was not written for
         return f"{trouble}" or type(trouble).__name__
-    tolerance = _TOLERANCE.get(expected.dtype, 0.25)
+    tolerance = _TOLERANCE.get(dtype, 0.25)
     return "" if error <= tolerance else f"log-probs differ by {error:.2g} nats"
