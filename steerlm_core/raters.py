@@ -4,6 +4,7 @@ They know no model and no prompt, so they can judge what an attribute model is f
 any English text to a real level from 0 to 4:
 
 - `word_count`: number of words, on a logarithmic scale from 5 words (0) to 40 words (4).
+- `short_word_count`: the same for shorter texts, from 4 words (0) to 24 words (4).
 - `sentiment`: mean strength of the words of feeling, from -2 (awful, grief) to +2 (superb, joy), plus 2;
   a word right after "not", "no", "never" or "without" counts with the opposite sign; 2 where there is none.
 - `long_words`: share of words of seven letters or more, from none (0) to a half (4).
@@ -22,7 +23,6 @@ Rater = Callable[[str], float]
 LOWEST, HIGHEST = 0.0, 4.0
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-_FEWEST_WORDS, _MOST_WORDS = 5, 40
 _LONG_WORD = 7
 _LARGEST_SHARE = 0.5
 _NEGATIONS = {"not", "no", "never", "without", "hardly"}
@@ -65,8 +65,12 @@ def words_of(text: str) -> list[str]:
 
 def word_count(text: str) -> float:
     """Rate the length: 0 up to 5 words, 4 from 40 words on, a factor of 1.68 a level."""
-    count = max(len(words_of(text)), 1)
-    return _clamp(HIGHEST * math.log(count / _FEWEST_WORDS) / math.log(_MOST_WORDS / _FEWEST_WORDS))
+    return _length_level(text, fewest=5, most=40)
+
+
+def short_word_count(text: str) -> float:
+    """Rate the length of a short text: 0 up to 4 words, 4 from 24 words on, a factor of 1.57 a level."""
+    return _length_level(text, fewest=4, most=24)
 
 
 def sentiment(text: str) -> float:
@@ -87,7 +91,12 @@ def long_words(text: str) -> float:
     return _clamp(HIGHEST * share / _LARGEST_SHARE)
 
 
-RATERS: dict[str, Rater] = {"word_count": word_count, "sentiment": sentiment, "long_words": long_words}
+RATERS: dict[str, Rater] = {
+    "word_count": word_count,
+    "short_word_count": short_word_count,
+    "sentiment": sentiment,
+    "long_words": long_words,
+}
 
 
 def check_raters(raters: Mapping[str, str], where: str = "raters") -> None:
@@ -119,6 +128,11 @@ def measure(text: str, raters: Mapping[str, str], attribute_names: Sequence[str]
     """
     check_raters(raters)
     return [RATERS[raters[name]](text) if name in raters else math.nan for name in attribute_names]
+
+
+def _length_level(text: str, fewest: int, most: int) -> float:
+    count = max(len(words_of(text)), 1)
+    return _clamp(HIGHEST * math.log(count / fewest) / math.log(most / fewest))
 
 
 def _clamp(level: float) -> float:

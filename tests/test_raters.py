@@ -3,7 +3,7 @@ import math
 import pytest
 
 from steerlm_core.errors import ConfigError
-from steerlm_core.raters import LEXICON, RATERS, long_words, measure, sentiment, word_count
+from steerlm_core.raters import LEXICON, RATERS, long_words, measure, sentiment, short_word_count, word_count
 
 ENGLISH = (
     "In the middle of the nineteenth century, several engineers proposed an extraordinarily ambitious "
@@ -23,6 +23,8 @@ def test_word_count_is_logarithmic_and_monotone():
     assert word_count("one two three four five") == 0
     assert word_count("word " * 40) == 4
     assert word_count("word " * 14) == pytest.approx(1.98, abs=0.01)
+    assert short_word_count("word " * 4) == 0
+    assert short_word_count("word " * 24) == 4
 
 
 def test_sentiment_orders_texts_by_feeling():

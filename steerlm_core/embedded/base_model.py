@@ -1,7 +1,7 @@
 """The embedded base model: a tiny Llama, pre-trained on stories of the grammar, cached between runs.
 
-It learns prompt (without label), story and end token, all of them, so it is the prior P(y|x) of the
-demo, and the trunk of its attribute model.
+It learns to answer a prompt (without label) with a story and the end token, so it is the prior P(y|x)
+of the demo, and the trunk of its attribute model.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class BaseConfig:
     """Size of the model and of its training; part of the cache key."""
 
     hidden: int = 128
-    layers: int = 3
+    layers: int = 2
     heads: int = 4
     intermediate: int = 352
     context: int = 256
     stories: int = 14_000
     validation_stories: int = 256
     batch: int = 16
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warmup_steps: int = 50
     final_rate: float = 0.05
     weight_decay: float = 0.01
@@ -112,12 +112,15 @@ def _pretrain(seed: int, config: BaseConfig, folder: Path, progress: Callable[[i
 
 
 def _examples(stories: list[Story], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    """One example a story; every token but the first is learned."""
+    """One example a story; the prompt, whose words are random, is read but not learned."""
     prompts = {story.prompt: None for story in stories}
     prompt_of = {prompt: prompt_ids(prompt, None, PromptFormat(), tokenizer) for prompt in prompts}
     texts = tokenizer([story.text for story in stories], add_special_tokens=False)["input_ids"]
     end = int(tokenizer.eos_token_id)
-    return [Example((*prompt_of[s.prompt], *ids, end), 1) for s, ids in zip(stories, texts, strict=True)]
+    return [
+        Example((*prompt_of[s.prompt], *ids, end), len(prompt_of[s.prompt]))
+        for s, ids in zip(stories, texts, strict=True)
+    ]
 
 
 def _new_model(config: BaseConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:

@@ -5,7 +5,10 @@ A story draws three latent traits, independent of one another and of the prompt:
 long word). Sentences are chosen so that the length is met exactly; each slot is then filled by mood
 and register. So every combination of short or long, sad or glad, plain or elaborate occurs.
 
-    The joyful fox wandered in delight. It observed the splendid lantern.
+    The lovely fox wandered in delight. It noticed the splendid lantern.
+
+The grammar is small on purpose: a model that pre-trains for half a minute must come near its entropy, or the
+distance between policy and target is mostly that model's own noise. So a story names its subject once.
 """
 
 from __future__ import annotations
@@ -15,17 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-OPENINGS = ("Tell me about a", "Write a story of a")
-SUBJECTS = tuple(
-    "badger bear beaver cat crab crow deer dog duck fox frog goat hare hen horse lion mouse rabbit seal wolf".split()
-)
+OPENINGS = ("Tell me about a", "Write a story of a", "What do you know of a", "Say something about a", "Describe a")
+SUBJECTS = tuple("bear duck fox goat horse mouse rabbit wolf".split())
 PLACES = tuple(
     f"{preposition} the {noun}"
     for preposition, nouns in {
-        "by": "river lake house road tower",
-        "in": "forest garden field valley town",
-        "near": "bridge farm mill",
-        "on": "hill beach island",
+        "by": "river lake road house",
+        "in": "forest garden field valley",
+        "near": "bridge mill farm tower",
+        "on": "hill beach island meadow",
     }.items()
     for noun in nouns.split()
 )
@@ -39,9 +40,9 @@ def _words(plain: str, long: str) -> Words:
 
 
 NEUTRAL_SLOTS: dict[str, Words] = {
-    "MOVED": _words("ran rested danced", "wandered strolled lingered"),
-    "SAW": _words("saw found chose", "noticed examined discovered"),
-    "THING": _words("stone boat bird", "lantern feather umbrella"),
+    "MOVED": _words("ran danced", "wandered lingered"),
+    "SAW": _words("saw found", "noticed discovered"),
+    "THING": _words("stone bird", "lantern umbrella"),
 }
 MOOD_SLOTS: dict[str, tuple[Words, ...]] = {
     "KIND": (
@@ -64,24 +65,19 @@ FIRST_SENTENCES = (
     "The KIND SUBJECT MOVED.",
     "The SUBJECT MOVED in FEELING.",
     "The KIND SUBJECT MOVED in FEELING.",
-    "The KIND SUBJECT MOVED PLACE.",
     "The KIND SUBJECT SAW the KIND THING.",
-    "The SUBJECT MOVED PLACE in FEELING.",
 )
 NEXT_SENTENCES = (
     "It MOVED in FEELING.",
     "It SAW the KIND THING.",
-    "The KIND SUBJECT MOVED again.",
-    "The KIND SUBJECT MOVED in FEELING.",
-    "Then it SAW the THING in FEELING.",
-    "It SAW the THING and MOVED in FEELING.",
-    "It SAW the KIND THING and the KIND THING.",
+    "It SAW the THING in FEELING.",
+    "It SAW the KIND THING in FEELING.",
 )
 
-SHORTEST, LONGEST = 4, 46
+SHORTEST, LONGEST = 4, 28
 LEVELS = 5
 # Share of slots whose mood is a neighbour of the story's.
-_MOOD_NOISE = 0.2
+_MOOD_NOISE = 0.1
 # Both parameters of the Beta distribution of the register; under 1 it favours the ends.
 _REGISTER_SHAPE = 0.6
 
@@ -127,7 +123,7 @@ def write_story(rng: np.random.Generator) -> Story:
         register=float(rng.beta(_REGISTER_SHAPE, _REGISTER_SHAPE)),
     )
     sentences = _outline(rng, traits.words)
-    text = " ".join(_fill(rng, sentence, subject, place, traits) for sentence in sentences)
+    text = " ".join(_fill(rng, sentence, subject, traits) for sentence in sentences)
     return Story(f"{opening} {subject} {place}.", text)
 
 
@@ -146,13 +142,12 @@ def _fitting(sentences: Sequence[str], words: int) -> list[str]:
 
 
 def _length(sentence: str) -> int:
-    return len(sentence.split()) + 2 * sentence.count("PLACE")
+    return len(sentence.split())
 
 
-def _fill(rng: np.random.Generator, sentence: str, subject: str, place: str, traits: _Traits) -> str:
-    given = {"SUBJECT": subject, "PLACE": place}
+def _fill(rng: np.random.Generator, sentence: str, subject: str, traits: _Traits) -> str:
     pieces = sentence.removesuffix(".").split()
-    return " ".join(given.get(piece) or _slot_word(rng, piece, traits) for piece in pieces) + "."
+    return " ".join(subject if piece == "SUBJECT" else _slot_word(rng, piece, traits) for piece in pieces) + "."
 
 
 def _slot_word(rng: np.random.Generator, slot: str, traits: _Traits) -> str:
