@@ -6,6 +6,7 @@ response begins. Ids are made once, here, and stored: nothing downstream tokenis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -54,7 +55,9 @@ def prompt_text(
         turns = _NEMO_TURNS.format(system=prompt_format.system, prompt=prompt)
         return turns if label is None else f"{turns}<extra_id_2>{label}\n"
     template = prompt_format.without_label if label is None else prompt_format.with_label
-    return template.replace("{prompt}", prompt).replace("{label}", label or "")
+    # In one pass: braces in what is put in stay what they are.
+    values = {"{prompt}": prompt, "{label}": label or ""}
+    return re.sub(r"\{prompt\}|\{label\}", lambda field: values[field[0]], template)
 
 
 def _chat(prompt: str, label: str | None, prompt_format: PromptFormat, tokenizer: Tokenizer) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -96,10 +96,10 @@ class LocalStore:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         hashes = [_sha256(path) for path in files]
         names = [path.relative_to(folder).as_posix() for path in files]
-        content = hashlib.sha256("".join(f"{n}{h}" for n, h in zip(names, hashes, strict=True)).encode()).hexdigest()
+        content = _folder_name(names, hashes)
         parts = []
         for path, name, sha256 in zip(files, names, hashes, strict=True):
-            key = f"{prefix}/{content[:_HASH_IN_NAME]}/{name}"
+            key = f"{prefix}/{content}/{name}"
             with self._temporary(key) as temporary:
                 _copy(path, temporary)
                 self._publish(temporary, key)
@@ -107,9 +107,19 @@ class LocalStore:
         return parts
 
     def local_folder(self, manifest: Manifest) -> Path:
-        """The folder itself, every file verified."""
+        """The folder itself, every file verified.
+
+        Raises:
+            RunStateError: A file is missing or damaged, or the manifest names no whole folder.
+        """
         paths = [self.local_file(part) for part in manifest.parts]
-        return Path(os.path.commonpath([path.parent for path in paths]))
+        hashes = [part.sha256 for part in manifest.parts]
+        common = Path(os.path.commonpath(paths)) if paths else self._root
+        for folder in (common, *common.parents):  # all files may stand in one folder below it
+            names = [path.relative_to(folder).as_posix() for path in paths]
+            if folder.name == _folder_name(names, hashes):
+                return folder
+        raise RunStateError(f"{self._root}: the manifest of '{manifest.step}' names no whole folder of files.")
 
     def work_folder(self, key: str) -> Path:
         """A folder inside the root."""
@@ -130,11 +140,18 @@ class LocalStore:
 
     def _publish(self, temporary: Path, key: str) -> None:
         _flush(temporary)
-        temporary.chmod(0o644)
         os.replace(temporary, self._root / key)
 
 
+def _folder_name(names: Sequence[str], hashes: Sequence[str]) -> str:
+    """The hash that names a folder with these files, in order."""
+    listed = "".join(f"{name}{sha256}" for name, sha256 in zip(names, hashes, strict=True))
+    return hashlib.sha256(listed.encode()).hexdigest()[:_HASH_IN_NAME]
+
+
 def _flush(path: Path) -> None:
+    """Bring a temporary file to the disk, readable by all, as what is made of it will be."""
+    path.chmod(0o644)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
