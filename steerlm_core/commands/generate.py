@@ -13,7 +13,10 @@ from steerlm_core.config import RunConfig
 from steerlm_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from steerlm_core.commands.steered import Answer
     from steerlm_core.observe.run_view import RunView
+
+_SWEPT = 8  # responses at each level of the table: one alone says little
 
 
 def generate(
@@ -23,7 +26,7 @@ def generate(
     ] = None,
     attributes: Annotated[str, typer.Option(help="Levels, as in verbosity:0,mood:4.", show_default=False)] = "",
     iteration: Annotated[str, typer.Option(help="best, policy-0, or the number of an iteration.")] = "best",
-    candidates: Annotated[int, typer.Option(min=1, help="Responses to each prompt.")] = 1,
+    candidates: Annotated[int, typer.Option(min=1, help="Responses; in the table, 8 at least, averaged.")] = 1,
 ) -> None:
     """Steer the result. Without a prompt or levels: a table of one prompt at each level of one attribute."""
     from steerlm_core.commands.steered import SteeredPolicy
@@ -35,14 +38,16 @@ def generate(
     targets = targets_asked(given, view.config, sweep=prompt is None or not given)
     policy = SteeredPolicy(view.policy_folder(_policy(view.best, iteration)), view.config)
     text = prompt if prompt is not None else _first_held_out(view)
-    answers = policy.answer(text, targets, candidates)
     if prompt is not None and given:
-        for answer in answers:
+        for answer in policy.answer(text, targets, candidates):
             print_text(answer.text)
             print_text(f"[{format_label(answer.target)}]  measured: {_levels(answer.measured)}", style="dim")
         return
-    rows = [[format_label(answer.target), answer.text, _levels(answer.measured)] for answer in answers]
-    print_table(("target", "response", "measured"), rows, title=text)
+    count = max(candidates, _SWEPT)
+    answers = policy.answer(text, targets, count)
+    groups = [answers[start : start + count] for start in range(0, len(answers), count)]
+    rows = [[format_label(group[0].target), group[0].text, _levels(_mean(group))] for group in groups]
+    print_table(("target", "one response", f"measured, mean of {count}"), rows, title=text)
 
 
 def targets_asked(given: Target, config: RunConfig, sweep: bool) -> Sequence[Target]:
@@ -73,6 +78,10 @@ def _policy(best: int | None, asked: str) -> int | None:
 def _first_held_out(view: RunView) -> str:
     part = view.manifest("prompts").of_split("held_out")[0]
     return str(view.store.read_table(part)["prompt"][0])
+
+
+def _mean(answers: Sequence[Answer]) -> dict[str, float]:
+    return {name: sum(answer.measured[name] for answer in answers) / len(answers) for name in answers[0].measured}
 
 
 def _levels(measured: dict[str, float]) -> str:
