@@ -31,8 +31,9 @@ class DriftGate:
         self._sum += sum(math.exp(abs(d)) for d in differences)
         self._sequences += 1
         whole = abs(sum(differences))
-        self._far += not whole <= _FAR  # NaN counts as far
-        if not whole <= self._worst[0]:
+        whole = math.inf if math.isnan(whole) else whole
+        self._far += whole > _FAR
+        if whole > self._worst[0]:
             self._worst = (whole, f"group {group_id}, candidate {index}")
 
     def numbers(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ Drawn once, in prepare, from the run's seed. Train and held-out pairs never shar
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def read_json_lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any
         DataError: The file cannot be read.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines also splits at U+2028, which JSON allows
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: '{path}' cannot be read ({error}).") from error
     for number, line in enumerate(lines, 1):
@@ -113,18 +114,26 @@ def draw_pairs(prompts: list[str], config: RunConfig) -> list[Pair]:
 def _pairs_of(
     split: str, prompts: list[str], count: int, targets: Iterator[Target], config: RunConfig
 ) -> Iterator[Pair]:
+    most = len(prompts) * _distinct_targets(config)
+    if count > most:
+        raise DataError(
+            f"{config.prompts.source}: only {most} distinct {split} pairs can be made of the {len(prompts)} prompt(s) "
+            f"of that split, {count} are wanted. Give more prompts or targets, or lower prompts.train and "
+            "prompts.held_out (their ratio splits the prompts)."
+        )
     seen: set[str] = set()
-    for _ in range(20 * count):
+    while len(seen) < count:
         pair = Pair(prompts[len(seen) % len(prompts)], next(targets), split)
         if pair.group_id not in seen:
             seen.add(pair.group_id)
             yield pair
-        if len(seen) == count:
-            return
-    raise DataError(
-        f"{config.prompts.source}: only {len(seen)} distinct {split} pairs can be made of {len(prompts)} prompts, "
-        f"{count} are wanted. Give more prompts or targets, or lower prompts.{split}."
-    )
+
+
+def _distinct_targets(config: RunConfig) -> int:
+    fixed = config.prompts.targets
+    if isinstance(fixed, str):
+        return math.prod(len(spec.levels) for spec in config.attributes)
+    return len({tuple(sorted(target.items())) for target in fixed})
 
 
 def _targets(config: RunConfig) -> Iterator[Target]:
