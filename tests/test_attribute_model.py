@@ -54,9 +54,12 @@ def test_it_learns_and_says_how_well(fitted, texts):
 
 def test_a_frozen_trunk_is_left_alone_and_its_head_is_solved(trunk, texts, tmp_path):
     config = FitConfig(trunk="freeze")
+    passes: list[int] = []
     quality = fit_attribute_model(
-        trunk, texts[100:], config, attributes=ATTRIBUTES, validation=texts[:100], output=tmp_path, seed=1
-    )
+        trunk, texts[100:], config, attributes=ATTRIBUTES, validation=texts[:100], output=tmp_path, seed=1,
+        progress=lambda done, total: passes.append(done),
+    )  # fmt: skip
+    assert not passes
     assert quality["verbosity"].r2 > 0.8
     before = attribute_model_from_trunk(trunk, ATTRIBUTES).trunk.state_dict()
     after = load_attribute_model(tmp_path).trunk.state_dict()

@@ -53,6 +53,7 @@ def test_no_word_has_two_feelings():
 def test_long_words_is_a_share():
     assert long_words("The cat sat on the mat.") == 0
     assert long_words("Enormous elephants notwithstanding.") == 4
+    assert long_words("Seven letters are long; six at length not.") == pytest.approx(1)
     assert 1 < long_words(ENGLISH) < 4
 
 

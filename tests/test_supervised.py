@@ -64,6 +64,11 @@ def test_micro_batches_are_an_exact_partition_with_little_padding(examples):
         assert sum(len(e.ids) for e in piece) >= 0.75 * padded
 
 
+def test_a_micro_batch_does_not_mix_long_and_short():
+    batch = [Example(tuple(range(length)), 1) for length in (4, 40, 5, 39)]
+    assert [[len(e.ids) for e in piece] for piece in micro_batches(batch)] == [[40, 39], [5, 4]]
+
+
 def test_every_pass_sees_each_example_once_in_another_order(examples):
     first, second = (list(batches(examples, 32, 1, epoch)) for epoch in (1, 2))
     assert first != second
