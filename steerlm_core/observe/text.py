@@ -31,7 +31,7 @@ def rate(per_second: float, unit: str) -> str:
     """Return `1.2 groups/s`, `350 tokens/s`, or `4.0 s a group` where a second is too short."""
     if per_second >= 1:
         return f"{per_second:.0f} {unit}/s" if per_second >= 100 else f"{per_second:.1f} {unit}/s"
-    return f"{1 / per_second:.1f} s a {unit.removesuffix('s')}" if per_second > 0 else ""
+    return f"{1 / per_second:.1f} s per {unit.removesuffix('s')}" if per_second > 0 else ""
 
 
 def interval(value: Mapping[str, Any] | None) -> str:
