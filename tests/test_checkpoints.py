@@ -126,9 +126,7 @@ def test_half_written_checkpoint_does_not_exist(tmp_path: Path, monkeypatch: pyt
 
 def test_checkpoint_of_another_job_is_refused(world: tuple[Path, Path], tmp_path: Path) -> None:
     train(make_job(tmp_path, *world, checkpoint_seconds=ALWAYS))
-    with pytest.raises(
-        ForeignOutputError, match=r"step-00000004: this checkpoint is of another .* now eeeeeeee"
-    ):
+    with pytest.raises(ForeignOutputError, match=r"step-00000004: this checkpoint is of another .* now eeeeeeee"):
         train(make_job(tmp_path, *world, digest="e" * 64))
 
 
