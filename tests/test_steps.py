@@ -119,7 +119,7 @@ def dropping(config, tmp_path_factory) -> World:
     """One iteration that drops cut responses, of which it has many; not to be changed."""
     world = World(tmp_path_factory.mktemp("drop") / "run")
     small = _small(config, truncated="drop", max_new_tokens=2)
-    prompts = small.prompts.model_copy(update={"held_out": 32})  # so that some stay short of N
+    prompts = small.prompts.model_copy(update={"train": 32, "held_out": 32})  # so that some groups stay short
     _loop(world.root, small.model_copy(update={"prompts": prompts}), 1)
     return world
 
