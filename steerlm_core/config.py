@@ -86,7 +86,7 @@ class FitConfig(Section):
     epochs: int = Field(20, ge=1, description="At most so many passes; the best on the validation texts is kept.")
     patience: int = Field(2, ge=1, description="Stop after so many epochs without a better validation loss.")
     batch: int = Field(32, ge=1, description="Texts in a batch.")
-    learning_rate: float = Field(1e-3, gt=0, description="AdamW, constant after a short warm-up.")
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW peak; a short warm-up, then falling to zero.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay.")
     trunk: Literal["train", "freeze"] = Field("train", description="freeze: only the head learns (attribute model).")
 

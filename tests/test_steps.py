@@ -441,10 +441,13 @@ def test_confirmation_uses_candidates_that_no_decision_has_seen(world):
     assert {row["split"] for row in world.rows("confirmation/policy-0/candidates")} == {"held_out"}
 
 
-def test_iterations_do_not_share_draws_either(finished):
-    """The second samples from another policy, but equal noise would still give mostly equal responses."""
+def test_iterations_do_not_share_draws_even_of_one_policy(world):
+    key = world.root / decide.commit_key(0)
+    key.write_text(json.dumps({**json.loads(key.read_text()), "accepted": False}))
+    world.undo("candidates", iteration=1)
+    world.run("generate", iteration=1)
     first, second = (
-        [row["response_ids"] for row in finished.rows(f"iterations/{number:03d}/candidates")] for number in range(2)
+        [row["response_ids"] for row in world.rows(f"iterations/{number:03d}/candidates")] for number in range(2)
     )
     assert sum(a != b for a, b in zip(first, second, strict=True)) > len(first) / 4
 
