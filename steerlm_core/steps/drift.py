@@ -13,6 +13,7 @@ from steerlm_core.config import GenerateConfig
 from steerlm_core.errors import CaptureError
 
 _FAR = math.log(3.0)
+_LARGEST = 700.0  # exp of more would overflow
 
 
 class DriftGate:
@@ -28,7 +29,7 @@ class DriftGate:
         """Compare one candidate's token log-probs, both `[T]`."""
         differences = [a - b for a, b in zip(sampled, scored, strict=True)]
         self._tokens += len(differences)
-        self._sum += sum(math.exp(abs(d)) for d in differences)
+        self._sum += sum(math.exp(min(abs(d), _LARGEST)) for d in differences)
         self._sequences += 1
         whole = abs(sum(differences))
         whole = math.inf if math.isnan(whole) else whole
