@@ -28,8 +28,11 @@ def load(folder: Path):
 def calls(tmp_path, monkeypatch):
     """Put the fake runtime in place, and return what was called."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "fake_runtime")
-    for name in ("steerlm_core.runtime", "steerlm_core.observe.report"):
-        monkeypatch.setitem(sys.modules, name, importlib.import_module("fake_runtime"))
+    fake = importlib.import_module("fake_runtime")
+    for package, name in (("steerlm_core", "runtime"), ("steerlm_core.observe", "report")):
+        monkeypatch.setitem(sys.modules, f"{package}.{name}", fake)
+        # `from package import name` finds the attribute first, where an earlier test has imported the real one.
+        monkeypatch.setattr(importlib.import_module(package), name, fake, raising=False)
     return lambda: [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
 
 

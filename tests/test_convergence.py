@@ -21,7 +21,7 @@ from steerlm_core.convergence import (
 from steerlm_core.errors import DataError, NonFiniteError
 
 GROUPS = 200
-CRITERIA = ConvergenceConfig(tolerance=0.02, bootstrap_samples=500)
+CRITERIA = ConvergenceConfig(tolerance=0.02, patience=1, bootstrap_samples=500)
 Values = dict[str, float]
 
 

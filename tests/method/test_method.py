@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -25,13 +27,21 @@ def config_of(seed: int) -> RunConfig:
     return parse_config({**demo, "seed": seed, "max_iterations": 7, "convergence": stop}, str(CONFIG))
 
 
+def run_seed(seed: int, root: Path) -> tuple[dict[str, Arm], str]:
+    """Run all arms of one seed; returns them and why the loop stopped."""
+    found, outcome = run_arms(config_of(seed), root)
+    return found, str(outcome["reason"])
+
+
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Arm]]:
-    """Every arm of every seed; prints them all."""
+    """Every arm of every seed, two seeds at a time; prints them all."""
+    roots = [tmp_path_factory.mktemp(f"seed-{seed}") for seed in SEEDS]
     found = {}
-    for seed in SEEDS:
-        found[seed], outcome = run_arms(config_of(seed), tmp_path_factory.mktemp(f"seed-{seed}"))
-        print(f"\nseed {seed}: {outcome['reason']}", flush=True)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for seed, (by_name, reason) in zip(SEEDS, pool.map(run_seed, SEEDS, roots), strict=True):
+            found[seed] = by_name
+            print(f"\nseed {seed}: {reason}", flush=True)
     _print(found)
     return found
 
