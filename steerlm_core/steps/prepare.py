@@ -9,6 +9,7 @@ write.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +61,9 @@ def run(context: StepContext) -> Manifest:
     for warning in found.warnings:
         context.events.warning(warning)
     _place_model(context, "prior", found.prior, context.config.models.prior)
-    _attribute_model(context)
-    _policy_0(context)
+    models = context.config.models
+    _given_or_made(context, "attribute", "models.attribute", models.attribute, train_attribute_model.run)
+    _given_or_made(context, "policy-0", "models.policy", models.policy, bootstrap.run)
     return _write_prompts(context, found.prompts)
 
 
@@ -74,24 +76,15 @@ def _place_model(context: StepContext, name: str, folder: Path, reference: str) 
     return output.commit()
 
 
-def _attribute_model(context: StepContext) -> None:
-    given = context.config.models.attribute
+def _given_or_made(
+    context: StepContext, name: str, field: str, given: str | None, make: Callable[[StepContext], Manifest]
+) -> None:
+    """Place the model that the user gave, or make it from annotated texts."""
     if given is None:
         annotate.run(context)
-        train_attribute_model.run(context)
+        make(context)
     else:
-        folder = resolve_model(given, context.config.seed, "models.attribute")
-        _place_model(context, "attribute", folder, given)
-
-
-def _policy_0(context: StepContext) -> None:
-    given = context.config.models.policy
-    if given is None:
-        annotate.run(context)
-        bootstrap.run(context)
-    else:
-        folder = resolve_model(given, context.config.seed, "models.policy")
-        _place_model(context, "policy-0", folder, given)
+        _place_model(context, name, resolve_model(given, context.config.seed, field), given)
 
 
 def _write_prompts(context: StepContext, table: pa.Table) -> Manifest:
