@@ -23,6 +23,7 @@ from steerlm_core.config import PromptFormat
 from steerlm_core.embedded.annotated import PRETRAINING, PRETRAINING_VALIDATION
 from steerlm_core.embedded.stories import Story, write_stories
 from steerlm_core.embedded.tokenizer import train_tokenizer
+from steerlm_core.models.loading import cache_home
 from steerlm_core.prompts import prompt_ids
 from steerlm_core.training.supervised import Example, Trainer, batches, cosine, validation_loss
 
@@ -63,9 +64,7 @@ def base_model(
         config: Size and training; tests make smaller ones.
     """
     config = config or BaseConfig()
-    if cache is None:
-        cache = Path(os.environ.get("STEERLM_CACHE") or Path.home() / ".cache" / "steerlm")
-    folder = cache / "stories" / _key(seed, config)
+    folder = (cache or cache_home()) / "stories" / _key(seed, config)
     if not (folder / INFO_FILE).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
