@@ -175,6 +175,9 @@ class RuntimeConfig(Section):
     """How the work is done here; outside every digest."""
 
     threads: int = Field(0, ge=0, description="Threads of a torch operation; 0: one per core.")
+    lease_seconds: float = Field(
+        60.0, gt=0, description="A runner that is silent for so long loses its step to another that waits."
+    )
 
 
 class RunConfig(Section):

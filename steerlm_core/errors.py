@@ -46,6 +46,14 @@ class ForeignOutputError(RunStateError):
     """A step's output exists already and was made from other inputs or another configuration."""
 
 
+class LeaseLostError(RunStateError):
+    """Another runner has taken over the step that this one was doing."""
+
+
+class StoreError(SteerLMError):
+    """The place where the run lies cannot be reached, or refuses what was asked of it."""
+
+
 class CaptureError(SteerLMError):
     """A gate has failed: log-probabilities that must agree do not."""
 

@@ -6,12 +6,13 @@ The functions below it open a session for one step: a pod of a pipeline knows no
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +24,17 @@ from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.errors import ConfigError, RunStateError
 from steerlm_core.manifest import Manifest
 from steerlm_core.models.loading import ModelCache
+from steerlm_core.observe.event_store import event_sink
 from steerlm_core.observe.events import EventLog
 from steerlm_core.schemas import SCHEMA_VERSION
+from steerlm_core.sealed import seal, unseal
 from steerlm_core.steps import confirm as confirm_step
 from steerlm_core.steps import decide, evaluate, generate, label, score_prior, train, weigh
 from steerlm_core.steps import prepare as prepare_step
 from steerlm_core.steps.context import Events, RunInfo, Stage, StepContext
-from steerlm_core.store.local import LocalStore
+from steerlm_core.store import open_store
+from steerlm_core.store.lease import hold
+from steerlm_core.store.run_store import RunStore
 
 RUN = "run.json"
 _VERSIONED = ("torch", "transformers", "deepspeed", "pyarrow")
@@ -53,32 +58,38 @@ def create_or_open_run(root: str, config: RunConfig | None) -> RunInfo:
         root: The run root.
         config: The configuration; None: the run must exist.
 
+    Returns:
+        The run; its configuration is the given one, which may differ in what is outside every digest.
+
     Raises:
         RunStateError: There is no run, or it was made from another configuration or by another release.
+        StoreError: The root cannot be reached, or lies where conditional puts are not honoured.
     """
-    store = LocalStore(root)
+    store = open_store(root)
     if not store.exists(RUN):
         if config is None:
             raise RunStateError(f"{root}: holds no run (no {RUN}). `steerlm run CONFIG --root {root}` starts one.")
         prepare_step.preflight(config)
-        if store.create(RUN, json.dumps(_describe(config), indent=1).encode()):
-            return open_run(store)
+        store.probe()
+        store.create(RUN, seal(_describe(config)))
     run = open_run(store)
-    if config is not None and run.config.digest() != config.digest():
+    if config is None:
+        return run
+    if run.config.digest() != config.digest():
         raise RunStateError(
             f"{root}: holds run '{run.run_id}', made from another configuration, differing in: "
             f"{', '.join(_differences(run.config, config))}. Use another root, or go on: `steerlm resume {root}`."
         )
-    return run
+    return RunInfo(run.run_id, config)
 
 
-def open_run(store: LocalStore) -> RunInfo:
+def open_run(store: RunStore) -> RunInfo:
     """Read `run.json`.
 
     Raises:
-        RunStateError: It is missing, or of another schema version.
+        RunStateError: It is missing, damaged, or of another schema version.
     """
-    described = json.loads(store.read(RUN))
+    described = unseal(store.read(RUN), store.url(RUN))
     if described["schema_version"] != SCHEMA_VERSION:
         raise RunStateError(
             f"{store.root}: written by release {described['versions']['steerlm']} with schema version "
@@ -116,9 +127,19 @@ class Session:
     def __init__(self, root: str, run: RunInfo, log: EventLog) -> None:
         """Open the store and set the threads."""
         self.run, self.root, self._log = run, root, log
-        self._store, self._models = LocalStore(root), ModelCache()
+        self._store, self._models = open_store(root), ModelCache()
         self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-")
         torch.set_num_threads(run.config.runtime.threads or os.cpu_count() or 1)
+
+    @contextmanager
+    def _doing(self, step: str, iteration: int | None = None) -> Iterator[StepContext]:
+        """Say that a step starts, hold its lease, build its context, and say how it ended."""
+        lease = step if iteration is None else f"{iteration:03d}-{step}"
+        with (
+            self._log.step(step, iteration) as events,
+            hold(self._store, lease, self.run.config.runtime.lease_seconds, events.warning) as held,
+        ):
+            yield replace(self.context(events, iteration or 0), check_lease=held.check)
 
     def context(self, events: Events, iteration: int = 0, stage: Stage | None = None) -> StepContext:
         """Build the context of a step."""
@@ -135,13 +156,12 @@ class Session:
 
     def prepare(self) -> None:
         """Make what the loop starts from."""
-        with self._log.step("prepare") as events:
-            prepare_step.run(self.context(events))
+        with self._doing("prepare") as context:
+            prepare_step.run(context)
 
     def step(self, name: str, iteration: int) -> dict[str, Any]:
         """Run one step of an iteration; returns its numbers."""
-        with self._log.step(name, iteration) as events:
-            context = self.context(events, iteration)
+        with self._doing(name, iteration) as context:
             stage = Stage(
                 f"iterations/{iteration:03d}", decide.best_policy(context, iteration), ("held_out", "train"), iteration
             )
@@ -153,7 +173,10 @@ class Session:
 
     def evaluation(self, iteration: int) -> dict[str, Any]:
         """Read an iteration's evaluation.json."""
-        return dict(json.loads(self._store.read(f"iterations/{iteration:03d}/evaluation/evaluation.json")))
+        return self._document(f"iterations/{iteration:03d}/evaluation/evaluation.json")
+
+    def _document(self, key: str) -> dict[str, Any]:
+        return unseal(self._store.read(key), self._store.url(key))
 
     def gate(self, iteration: int, max_iterations: int) -> Literal["run", "stop"]:
         """Whether an iteration is to be done.
@@ -174,7 +197,7 @@ class Session:
         """The commit of the last iteration that has one; None before the first."""
         last, iteration = None, 0
         while self._store.exists(decide.commit_key(iteration)):
-            last = dict(json.loads(self._store.read(decide.commit_key(iteration))))
+            last = self._document(decide.commit_key(iteration))
             iteration += 1
         return last
 
@@ -183,8 +206,8 @@ class Session:
         commit = self.last_commit()
         best = commit["best_iteration"] if commit else None
         policy = decide.POLICY_0 if best is None else f"iterations/{best:03d}/model"
-        with self._log.step("confirm") as events:
-            return confirm_step.run(self.context(events, stage=confirm_step.stage_of(policy, best)))
+        with self._doing("confirm") as context:
+            return confirm_step.run(context.at(confirm_step.stage_of(policy, best)))
 
     def outcome(self, max_iterations: int) -> dict[str, Any]:
         """How the loop ended: the decision, or that the iterations allowed are used up."""
@@ -236,4 +259,4 @@ def _session(root: str) -> Session:
 
 
 def _log(root: str, run: RunInfo) -> EventLog:
-    return EventLog(run.run_id, Path(root) / "events")
+    return EventLog(run.run_id, event_sink(open_store(root)))

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.services.s3 import BUCKET, S3Server, s3_server
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "test-cache"
 
 # Before anything imports torch or transformers; processes that tests start inherit it.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
 os.environ.setdefault("STEERLM_CACHE", str(CACHE))
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, started by the first test that asks."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run root of its own in the server's bucket; this process's AWS settings lead there."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,10 @@ import threading
 import pytest
 
 from steerlm_core.observe import event_file
-from steerlm_core.observe.event_file import read_events
+from steerlm_core.observe.event_file import EventFile
+from steerlm_core.observe.event_store import read_events
 from steerlm_core.observe.events import Event, EventLog
+from steerlm_core.store import open_store
 
 
 def _kinds(events: list[dict]) -> list[str]:
@@ -19,13 +21,13 @@ def _kinds(events: list[dict]) -> list[str]:
 
 
 def test_a_step_says_what_it_did(tmp_path):
-    log = EventLog("run-1", tmp_path / "events")
+    log = EventLog("run-1", EventFile(tmp_path / "events", "local"))
     with log.step("train", 2, shard=1) as says:
         says.progress(1, 10, "steps")
         says.metric(loss=0.5)
         says.warning("look")
     log.close()
-    events = read_events(tmp_path / "events")
+    events = read_events(open_store(str(tmp_path)))
     assert _kinds(events) == ["started", "progress", "metric", "warning", "finished"]
     assert all((e["run"], e["iteration"], e["step"], e["shard"]) == ("run-1", 2, "train", 1) for e in events)
     assert events[1]["fields"] == {"done": 1, "total": 10, "unit": "steps"}
@@ -37,22 +39,22 @@ def test_a_step_says_what_it_did(tmp_path):
     [(ValueError("no such thing"), "ValueError: no such thing"), (KeyboardInterrupt(), "interrupted")],
 )
 def test_a_failed_step_says_so_and_passes_its_error_on(tmp_path, error, said):
-    log = EventLog("run-1", tmp_path)
+    log = EventLog("run-1", EventFile(tmp_path / "events", "local"))
     with pytest.raises(type(error)), log.step("train"):
         raise error
-    last = read_events(tmp_path)[-1]
+    last = read_events(open_store(str(tmp_path)))[-1]
     assert last["kind"] == "failed"
     assert last["fields"]["error"] == said
 
 
 def test_nothing_is_created_before_the_first_event(tmp_path):
-    EventLog("run-1", tmp_path / "events").close()
+    EventLog("run-1", EventFile(tmp_path / "events", "local")).close()
     assert not (tmp_path / "events").exists()
 
 
 def test_progress_is_throttled_but_its_end_always_arrives(tmp_path):
     heard: list[Event] = []
-    log = EventLog("run-1", tmp_path, [heard.append])
+    log = EventLog("run-1", EventFile(tmp_path / "events", "local"), [heard.append])
     with log.step("train") as says:
         for done in range(1, 50_001):
             says.progress(done, 50_000, "steps")
@@ -60,13 +62,13 @@ def test_progress_is_throttled_but_its_end_always_arrives(tmp_path):
     progress = [event for event in heard if event.kind == "progress"]
     assert len(progress) < 200
     assert progress[-1].fields["done"] == 50_000
-    assert read_events(tmp_path)[-2]["fields"]["done"] == 50_000
+    assert read_events(open_store(str(tmp_path)))[-2]["fields"]["done"] == 50_000
 
 
 def test_an_iteration_carries_evaluation_and_commit(tmp_path):
-    log = EventLog("run-1", tmp_path)
+    log = EventLog("run-1", EventFile(tmp_path / "events", "local"))
     log.iteration({"iteration": 3, "ess_median": 2.5}, {"iteration": 3, "accepted": True, "reason": "fell"})
-    (event,) = read_events(tmp_path)
+    (event,) = read_events(open_store(str(tmp_path)))
     assert (event["kind"], event["iteration"]) == ("iteration", 3)
     assert event["fields"] == {"ess_median": 2.5, "accepted": True, "reason": "fell"}
 
@@ -77,13 +79,13 @@ def test_a_broken_listener_is_reported_once_and_left_alone(tmp_path):
     def broken(event: Event) -> None:
         raise RuntimeError("screen gone")
 
-    log = EventLog("run-1", tmp_path, [broken, heard.append])
+    log = EventLog("run-1", EventFile(tmp_path / "events", "local"), [broken, heard.append])
     with log.step("train") as says:
         says.metric(loss=1.0)
         says.metric(loss=2.0)
     log.close()
     assert [e.kind for e in heard if e.kind != "warning"] == ["started", "metric", "metric", "finished"]
-    warnings = [e for e in read_events(tmp_path) if e["kind"] == "warning"]
+    warnings = [e for e in read_events(open_store(str(tmp_path))) if e["kind"] == "warning"]
     assert len(warnings) == 1
     assert "screen gone" in warnings[0]["fields"]["message"]
 
@@ -94,7 +96,7 @@ def test_a_full_disk_is_reported_once_and_the_work_goes_on(tmp_path, monkeypatch
 
     monkeypatch.setattr(event_file.os, "write", full)
     heard: list[Event] = []
-    log = EventLog("run-1", tmp_path, [heard.append])
+    log = EventLog("run-1", EventFile(tmp_path / "events", "local"), [heard.append])
     with log.step("train") as says:
         says.warning("first")
     log.close()
@@ -106,7 +108,10 @@ def test_a_full_disk_is_reported_once_and_the_work_goes_on(tmp_path, monkeypatch
 
 def test_without_a_listener_a_lost_file_is_logged(tmp_path, caplog):
     (tmp_path / "events").write_text("a file where the folder should be")
-    with caplog.at_level(logging.WARNING), EventLog("run-1", tmp_path / "events").step("train") as says:
+    with (
+        caplog.at_level(logging.WARNING),
+        EventLog("run-1", EventFile(tmp_path / "events", "local")).step("train") as says,
+    ):
         says.metric(loss=1.0)
     assert len(caplog.records) == 1
     assert "no longer written" in caplog.text
@@ -114,28 +119,28 @@ def test_without_a_listener_a_lost_file_is_logged(tmp_path, caplog):
 
 def test_numbers_that_json_does_not_know_are_written_as_text(tmp_path):
     numpy = pytest.importorskip("numpy")
-    log = EventLog("run-1", tmp_path)
+    log = EventLog("run-1", EventFile(tmp_path / "events", "local"))
     with log.step("train") as says:
         says.metric(loss=float("nan"), clip=numpy.float32("inf"), rate=numpy.float32(0.5))
-    text = next(tmp_path.glob("*.jsonl")).read_text()
+    text = next((tmp_path / "events").glob("*.jsonl")).read_text()
     lines = [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
     assert lines[1]["fields"] == {"loss": "nan", "clip": "inf", "rate": 0.5}
 
 
 def test_every_writer_has_its_own_file_and_torn_lines_are_left_out(tmp_path):
-    logs = [EventLog("run-1", tmp_path) for _ in range(2)]
+    logs = [EventLog("run-1", EventFile(tmp_path / "events", "local")) for _ in range(2)]
     for log in logs:
         with log.step("train"):
             pass
         log.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["local-0.jsonl", "local-1.jsonl"]
-    with (tmp_path / "local-1.jsonl").open("a") as file:
+    assert sorted(path.name for path in (tmp_path / "events").iterdir()) == ["local-0.jsonl", "local-1.jsonl"]
+    with (tmp_path / "events/local-1.jsonl").open("a") as file:
         file.write('{"kind": "warning", "time": 1.0, "fie')
-    assert _kinds(read_events(tmp_path)) == ["started", "finished", "started", "finished"]
+    assert _kinds(read_events(open_store(str(tmp_path)))) == ["started", "finished", "started", "finished"]
 
 
 def test_threads_may_speak_at_once(tmp_path):
-    log = EventLog("run-1", tmp_path)
+    log = EventLog("run-1", EventFile(tmp_path / "events", "local"))
 
     def speak(shard: int) -> None:
         with log.step("label", 0, shard) as says:
@@ -148,7 +153,7 @@ def test_threads_may_speak_at_once(tmp_path):
     for thread in threads:
         thread.join()
     log.close()
-    assert len(read_events(tmp_path)) == 4 * 302
+    assert len(read_events(open_store(str(tmp_path)))) == 4 * 302
 
 
 def test_the_event_stream_needs_no_torch():

@@ -1,6 +1,5 @@
 """The steps on the toy world: what they write, what they refuse, and that nothing is done twice."""
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,11 +19,14 @@ from steerlm_core.loop import run_loop
 from steerlm_core.manifest import Manifest
 from steerlm_core.observe.events import EventLog
 from steerlm_core.runtime import ITERATION_STEPS, Session, create_or_open_run
+from steerlm_core.sealed import seal, unseal
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.context import RunInfo
 from steerlm_core.steps.drift import DriftGate
 from steerlm_core.steps.output import Output
-from steerlm_core.store.local import LocalStore
+from steerlm_core.store import open_store
+from steerlm_core.store.local import LocalObjects
+from steerlm_core.store.run_store import RunStore
 from tests.toy.world import build
 
 CANDIDATES = 4
@@ -49,14 +51,14 @@ class World:
         return [session.step(step, iteration) for step in steps][-1]
 
     def manifest(self, prefix: str) -> Manifest:
-        return Manifest.model_validate_json((self.root / prefix / "manifest.json").read_text())
+        return Manifest.model_validate(self.json(f"{prefix}/manifest.json"))
 
     def rows(self, prefix: str, split: str = "") -> list[dict[str, Any]]:
         parts = [part for part in self.manifest(prefix).parts if split in ("", part.split)]
-        return [row for part in parts for row in LocalStore(self.root).read_table(part).to_pylist()]
+        return [row for part in parts for row in open_store(str(self.root)).read_table(part).to_pylist()]
 
     def json(self, key: str) -> dict[str, Any]:
-        return dict(json.loads((self.root / key).read_text()))
+        return unseal((self.root / key).read_bytes(), key)
 
     def undo(self, *outputs: str, iteration: int = 0) -> None:
         """Forget an iteration's outputs, and the commit that rests on them."""
@@ -66,7 +68,7 @@ class World:
 
     def tamper(self, prefix: str, change: Change) -> None:
         """Rewrite every row of an output, under a manifest that looks as if the step had written it."""
-        store, manifest, parts = LocalStore(self.root), self.manifest(prefix), []
+        store, manifest, parts = open_store(str(self.root)), self.manifest(prefix), []
         for number, part in enumerate(manifest.parts):
             table = store.read_table(part)
             rows = table.to_pylist()
@@ -75,11 +77,12 @@ class World:
             changed = pa.Table.from_pylist(rows, table.schema)
             parts.append(store.write_table(prefix, number, changed, part.split))
         changed_manifest = manifest.model_copy(update={"parts": parts})
-        store.put(f"{prefix}/manifest.json", changed_manifest.model_dump_json().encode())
+        store.put(f"{prefix}/manifest.json", seal(changed_manifest.model_dump(mode="json")))
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Every file of the run with its size and the time of its last change."""
-        found = ((path, path.stat()) for path in self.root.rglob("*") if path.is_file())
+        """Every file of the run with its size and the time of its last change; but not who was at it."""
+        files = (path for path in self.root.rglob("*") if path.is_file())
+        found = ((path, path.stat()) for path in files if path.parent.name != "leases" and path.name != ".lock")
         return {str(path): (stat.st_size, stat.st_mtime_ns) for path, stat in found}
 
 
@@ -326,7 +329,7 @@ def test_the_manifest_of_another_run_is_refused(world, step):
 def test_a_manifest_that_is_damaged_or_missing_is_named(world):
     path = world.root / "iterations/000/labels/manifest.json"
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(RunStateError, match=r"labels/manifest\.json: not a manifest"):
+    with pytest.raises(RunStateError, match=r"labels/manifest\.json: damaged"):
         world.run("weigh")
     path.unlink()
     with pytest.raises(RunStateError, match=r"labels/manifest\.json: missing.*steerlm resume"):
@@ -364,7 +367,7 @@ def test_candidates_that_were_tampered_with_fail_the_oracle(world, columns, said
 # ------------------------------------------------------------------------------------------------- decide and gate
 
 
-class Late(LocalStore):
+class Late(RunStore):
     """The store of a runner that looked for the commit before the winner wrote it."""
 
     def exists(self, key: str) -> bool:
@@ -374,16 +377,16 @@ class Late(LocalStore):
 def _decide_late(world: World) -> dict[str, Any]:
     with EventLog("test", None).step("decide") as events:
         context = world.session().context(events, 0)
-        return decide.run(replace(context, store=Late(world.root)))
+        return decide.run(replace(context, store=Late(LocalObjects(world.root))))
 
 
 def test_the_loser_of_a_race_with_another_result_names_the_winner(world):
     key = world.root / decide.commit_key(0)
     winner = {**world.json(decide.commit_key(0)), "reason": "the winner's reason"}
-    key.write_text(json.dumps(winner))
+    key.write_bytes(seal(winner))
     with pytest.raises(RunStateError, match=r"committed this iteration first.*\(the winner's reason\)"):
         _decide_late(world)
-    assert json.loads(key.read_text()) == winner
+    assert unseal(key.read_bytes(), "key") == winner
 
 
 def test_the_loser_of_a_race_with_the_same_result_goes_on(world):
@@ -406,7 +409,7 @@ def test_an_iteration_samples_from_the_last_accepted_policy(world):
         context = world.session().context(events)
     key = world.root / decide.commit_key(1)
     for accepted, policy in ((True, "iterations/001/model"), (False, "iterations/000/model")):
-        key.write_text(json.dumps({**json.loads(key.read_text()), "accepted": accepted}))
+        key.write_bytes(seal({**unseal(key.read_bytes(), "key"), "accepted": accepted}))
         assert decide.best_policy(context, 2) == policy
     assert decide.best_policy(context, 0) == decide.POLICY_0
 
@@ -414,8 +417,8 @@ def test_an_iteration_samples_from_the_last_accepted_policy(world):
 def test_a_decision_is_written_when_the_loop_has_stopped_and_only_then(world):
     assert not (world.root / decide.DECISION).exists()
     key = world.root / decide.commit_key(1)
-    stop = {**json.loads(key.read_text()), "stop": True}
-    key.write_text(json.dumps(stop))
+    stop = {**unseal(key.read_bytes(), "key"), "stop": True}
+    key.write_bytes(seal(stop))
     assert world.run("decide", iteration=1) == stop
     assert world.json(decide.DECISION) == stop
 
@@ -443,7 +446,7 @@ def test_confirmation_uses_candidates_that_no_decision_has_seen(world):
 
 def test_iterations_do_not_share_draws_even_of_one_policy(world):
     key = world.root / decide.commit_key(0)
-    key.write_text(json.dumps({**json.loads(key.read_text()), "accepted": False}))
+    key.write_bytes(seal({**unseal(key.read_bytes(), "key"), "accepted": False}))
     world.undo("candidates", iteration=1)
     world.run("generate", iteration=1)
     first, second = (
@@ -477,4 +480,4 @@ def test_a_loop_that_dies_before_every_commit_ends_as_if_it_had_not(finished, co
         for key in (f"iterations/{iteration:03d}/evaluation/evaluation.json", decide.commit_key(iteration)):
             assert mine.json(key) == finished.json(key)
     (ours,), (theirs,) = (list((each.root / "confirmation").glob("*/confirmation.json")) for each in (mine, finished))
-    assert json.loads(ours.read_text()) == json.loads(theirs.read_text())
+    assert ours.read_bytes() == theirs.read_bytes()

@@ -104,7 +104,9 @@ def _resumable(root: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if (Path(root) / "run.json").is_file():
+        from steerlm_core.store import open_store
+
+        if open_store(root).exists("run.json"):
             typer.echo(f"Interrupted. What is finished is kept; go on with: steerlm resume {root}", err=True)
         raise typer.Exit(_INTERRUPTED) from None
 
@@ -113,13 +115,16 @@ def _run_here(root: str, config: RunConfig | None, limit: int | None, mode: Disp
     """Run the loop in this process, under a display."""
     from steerlm_core.loop import run_loop
     from steerlm_core.observe.display import make_display
+    from steerlm_core.observe.event_store import event_sink
     from steerlm_core.observe.events import EventLog
     from steerlm_core.runtime import create_or_open_run
+    from steerlm_core.store import open_store
 
     with make_display(mode.value) as display:
-        if config is not None and not (Path(root) / "run.json").is_file():
+        store = open_store(root)
+        if config is not None and not store.exists("run.json"):
             _make_base_model(config, display)
-        log = EventLog(create_or_open_run(root, config).run_id, Path(root) / "events", [display])
+        log = EventLog(create_or_open_run(root, config).run_id, event_sink(store), [display])
         try:
             return run_loop(root, config, log, limit)
         finally:

@@ -1,4 +1,4 @@
-"""JSON lines of a run's events on a local disk: an append-only file a writer, and the reader of all of them."""
+"""JSON lines of a run's events on a local disk: an append-only file a writer, and what a line is."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ class EventFile:
         self._buffer: list[str] = []
         self._written = 0.0
 
+    @property
+    def place(self) -> str:
+        """Its folder."""
+        return str(self.directory)
+
     def append(self, event: Mapping[str, Any], urgent: bool) -> None:
         """Add a line; it reaches the disk at once when urgent, else within about a second of further events.
 
         Raises:
             OSError: The disk is full, or not to be written to.
         """
-        self._buffer.append(json.dumps(_plain(event), default=_number) + "\n")
+        self._buffer.append(event_line(event))
         if urgent or time.monotonic() - self._written > _BUFFER_SECONDS:
             self._flush()
 
@@ -62,14 +67,14 @@ class EventFile:
                 number += 1
 
 
-def read_events(directory: Path) -> list[dict[str, Any]]:
-    """Return the events of all writers in the order of their time; torn lines of a killed writer are left out."""
-    events = [event for path in directory.glob("*.jsonl") for event in _lines(path)]
-    return sorted(events, key=lambda event: float(event["time"]))
+def event_line(event: Mapping[str, Any]) -> str:
+    """Return an event as a line of JSON."""
+    return json.dumps(_plain(event), default=_number) + "\n"
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(errors="replace").splitlines():
+def event_lines(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the events of a text; torn lines of a killed writer are left out."""
+    for line in text.splitlines():
         try:
             event = json.loads(line)
         except json.JSONDecodeError:

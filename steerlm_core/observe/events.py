@@ -1,6 +1,6 @@
 """The event stream of a run: what happens is said once, here; display, report and metrics read it.
 
-    step ──► StepEvents ──► EventLog ──► <root>/events/<writer>-<n>.jsonl
+    step ──► StepEvents ──► EventLog ──► <root>/events/<writer>-<n>.jsonl    (a sink: a file, or objects)
                                     └──► listeners (a display, a metrics endpoint)
 
 Saying something must be cheap and must never fail: progress is throttled before anything is built,
@@ -15,10 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
-
-from steerlm_core.observe.event_file import EventFile
+from typing import Any, Literal, Protocol
 
 Kind = Literal["started", "progress", "metric", "warning", "finished", "failed", "iteration"]
 
@@ -56,22 +53,33 @@ class Event:
 Listener = Callable[[Event], None]
 
 
+class EventSink(Protocol):
+    """Where events are written."""
+
+    @property
+    def place(self) -> str:
+        """Its name, for messages."""
+
+    def append(self, event: Mapping[str, Any], urgent: bool) -> None:
+        """Add an event; an urgent one is to be read by others at once. May raise: then it is dropped."""
+
+    def close(self) -> None:
+        """Write what is still buffered."""
+
+
 class EventLog:
     """Takes the events of one process, writes them to the run, and passes them to listeners."""
 
-    def __init__(
-        self, run_id: str, directory: Path | None, listeners: Iterable[Listener] = (), writer: str = "local"
-    ) -> None:
+    def __init__(self, run_id: str, sink: EventSink | None, listeners: Iterable[Listener] = ()) -> None:
         """Name the log; nothing is created before the first event.
 
         Args:
             run_id: Id of the run.
-            directory: The run's `events` folder; None: the events are not written.
+            sink: Where the events are written; None: they are not.
             listeners: Called with every event, in the thread that it happens in; they should return at once.
-            writer: Who writes; with a number, the file's name.
         """
         self._run = run_id
-        self._file = EventFile(directory, writer) if directory else None
+        self._sink = sink
         self._listeners = list(listeners)
         self._lock = threading.RLock()
 
@@ -104,7 +112,7 @@ class EventLog:
     def close(self) -> None:
         """Write what is still buffered."""
         with self._lock:
-            self._guard_file(lambda file: file.close())
+            self._guard(lambda sink: sink.close())
 
     def event(self, kind: Kind, step: str, iteration: int | None, shard: int | None, fields: dict[str, Any]) -> Event:
         """Build an event of this run, now."""
@@ -120,17 +128,17 @@ class EventLog:
 
     def _write(self, event: Event) -> None:
         urgent = event.kind not in ("progress", "metric")
-        self._guard_file(lambda file: file.append(vars(event), urgent))
+        self._guard(lambda sink: sink.append(vars(event), urgent))
 
-    def _guard_file(self, action: Callable[[EventFile], None]) -> None:
-        """Act on the file; after its first error there is none."""
-        if self._file is None:
+    def _guard(self, action: Callable[[EventSink], None]) -> None:
+        """Act on the sink; after its first error there is none."""
+        if self._sink is None:
             return
         try:
-            action(self._file)
+            action(self._sink)
         except Exception as error:
-            lost, self._file = self._file, None
-            message = f"events are no longer written to {lost.directory} ({error}); the run goes on."
+            lost, self._sink = self._sink, None
+            message = f"events are no longer written to {lost.place} ({error}); the run goes on."
             self._report(self.event("warning", "", None, None, {}), message)
 
     def _report(self, cause: Event, message: str) -> None:

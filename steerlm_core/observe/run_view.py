@@ -5,7 +5,6 @@ Reads only what is committed, names its files instead of listing folders, and lo
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +15,10 @@ from pydantic import ValidationError
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import RunStateError
 from steerlm_core.manifest import Manifest
-from steerlm_core.observe.event_file import read_events
+from steerlm_core.observe.event_store import read_events
 from steerlm_core.schemas import SCHEMA_VERSION
-from steerlm_core.store.local import LocalStore
+from steerlm_core.sealed import unseal
+from steerlm_core.store import open_store
 
 # What each step of an iteration leaves behind, in their order.
 STEP_OUTPUTS = {
@@ -56,7 +56,7 @@ class RunView:
         Raises:
             RunStateError: There is no run at the root, or one of another schema version.
         """
-        self.root, self.store = root, LocalStore(root)
+        self.root, self.store = root, open_store(root)
         if not self.store.exists("run.json"):
             raise RunStateError(f"{root}: holds no run (no run.json). `steerlm run CONFIG --root {root}` starts one.")
         self.described: dict[str, Any] = self.json("run.json")
@@ -117,7 +117,7 @@ class RunView:
     def seconds(self) -> dict[tuple[int | None, str], float]:
         """Seconds of every step that has finished, by iteration and step; done again, they add up."""
         total: dict[tuple[int | None, str], float] = {}
-        for event in read_events(Path(self.root) / "events"):
+        for event in read_events(self.store):
             if event["kind"] in ("finished", "failed"):
                 key = (event.get("iteration"), str(event["step"]))
                 total[key] = total.get(key, 0.0) + float(event["fields"]["seconds"])
@@ -146,20 +146,17 @@ class RunView:
             RunStateError: It is missing or damaged.
         """
         try:
-            return Manifest.model_validate_json(self.store.read(f"{prefix}/manifest.json"))
+            return Manifest.model_validate(self.json(f"{prefix}/manifest.json"))
         except ValidationError as error:
             raise RunStateError(f"{self.root}/{prefix}/manifest.json: not a manifest of this version.") from error
 
     def json(self, key: str) -> dict[str, Any]:
-        """Read a JSON object.
+        """Read a sealed document.
 
         Raises:
             RunStateError: It is missing or damaged.
         """
-        try:
-            return dict(json.loads(self.store.read(key)))
-        except ValueError as error:
-            raise RunStateError(f"{self.root}/{key}: damaged ({error}).") from error
+        return unseal(self.store.read(key), self.store.url(key))
 
     def _iteration(self, number: int) -> IterationView:
         prefix = f"iterations/{number:03d}"

@@ -6,10 +6,10 @@ that the candidates were sampled from), on the held-out pairs.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from steerlm_core.convergence import mean_interval
+from steerlm_core.sealed import seal
 from steerlm_core.steps import generate, label, score_prior, weigh
 from steerlm_core.steps.context import Stage, StepContext
 from steerlm_core.steps.evaluate import measure_groups, stage_steering
@@ -26,12 +26,12 @@ def stage_of(policy: str, best_iteration: int | None) -> Stage:
 
 def run(context: StepContext) -> dict[str, Any]:
     """Sample, label, score and weigh fresh candidates of the stage's policy; returns the confirmation."""
-    stage = context.here
     for step in (generate, label, score_prior, weigh):
         step.run(context)
-    confirmation = summarise(context)
-    context.store.put(f"{stage.prefix}/confirmation.json", json.dumps(confirmation, indent=1).encode())
-    return confirmation
+    key = f"{context.here.prefix}/confirmation.json"
+    context.check_lease()
+    context.store.create(key, seal(summarise(context)))
+    return context.document(key)
 
 
 def summarise(context: StepContext) -> dict[str, Any]:

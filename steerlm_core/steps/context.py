@@ -5,7 +5,8 @@ Only `steerlm_core.runtime` builds a `StepContext`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from steerlm_core.config import RunConfig
 from steerlm_core.manifest import Manifest, Part
 from steerlm_core.models.attribute_model import AttributeModel
+from steerlm_core.sealed import unseal
 
 
 class Store(Protocol):
@@ -35,7 +37,7 @@ class Store(Protocol):
         """Write an object in one atomic put, replacing an older one."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless one exists, atomically; False when one did."""
+        """Write an object unless another stands there, atomically; False where one does."""
 
     def write_table(self, prefix: str, number: int, table: pa.Table, split: str) -> Part:
         """Write one Parquet part; its key carries a hash of its content."""
@@ -52,8 +54,8 @@ class Store(Protocol):
     def local_folder(self, manifest: Manifest) -> Path:
         """A local, verified copy of a folder written by `write_folder`."""
 
-    def work_folder(self, key: str) -> Path:
-        """A local folder for unfinished work, such as checkpoints; it survives the process where the root does."""
+    def work_folder(self, key: str) -> AbstractContextManager[Path]:
+        """A local folder for unfinished work, whose `checkpoints` survive the process where the root does."""
 
 
 class Events(Protocol):
@@ -116,7 +118,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class StepContext:
-    """Everything that a step may use."""
+    """Everything that a step may use.
+
+    Attributes:
+        check_lease: Raises LeaseLostError where another runner has taken over the step; called before a commit.
+    """
 
     run: RunInfo
     store: Store
@@ -126,6 +132,7 @@ class StepContext:
     scratch: Path
     iteration: int = 0
     stage: Stage | None = None
+    check_lease: Callable[[], None] = lambda: None
 
     @property
     def config(self) -> RunConfig:
@@ -155,8 +162,6 @@ class StepContext:
             if not wanted or part.split in wanted:
                 yield part, self.store.read_table(part)
 
-    def json(self, key: str) -> Any:
-        """Read a JSON object."""
-        import json
-
-        return json.loads(self.store.read(key))
+    def document(self, key: str) -> dict[str, Any]:
+        """Read a sealed document."""
+        return unseal(self.store.read(key), f"{self.store.root}/{key}")

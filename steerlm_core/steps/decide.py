@@ -6,12 +6,12 @@ is written once, when the loop has stopped.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 from steerlm_core.convergence import Evaluation, decide
 from steerlm_core.errors import RunStateError
+from steerlm_core.sealed import seal
 from steerlm_core.steps.context import StepContext
 
 DECISION = "decision.json"
@@ -27,15 +27,15 @@ def run(context: StepContext) -> dict[str, Any]:
     key = commit_key(context.iteration)
     if not context.store.exists(key):
         commit = _commit(context)
-        if not context.store.create(key, json.dumps(commit, indent=1).encode()) and context.json(key) != commit:
-            winner = context.json(key)
+        context.check_lease()
+        if not context.store.create(key, seal(commit)) and (winner := context.document(key)) != commit:
             raise RunStateError(
                 f"{context.store.root}/{key}: another runner has committed this iteration first, with another result "
                 f"({winner['reason']}). Its commit stands; this runner stops."
             )
-    commit = dict(context.json(key))
+    commit = context.document(key)
     if commit["stop"]:
-        context.store.create(DECISION, json.dumps(commit, indent=1).encode())
+        context.store.create(DECISION, seal(commit))
     return commit
 
 
@@ -51,7 +51,7 @@ def best_policy(context: StepContext, before: int) -> str:
         RunStateError: An earlier iteration has no commit.
     """
     for iteration in reversed(range(before)):
-        if context.json(commit_key(iteration))["accepted"]:
+        if context.document(commit_key(iteration))["accepted"]:
             return f"iterations/{iteration:03d}/model"
     return POLICY_0
 
@@ -89,5 +89,5 @@ def _evaluation(context: StepContext, iteration: int) -> Evaluation:
         truncated_before=column("truncated_before") if dropped else {},
         truncated_after=column("truncated_after") if dropped else {},
         n_candidates=context.config.generate.candidates,
-        accepted=context.json(commit_key(iteration))["accepted"] if past else None,
+        accepted=context.document(commit_key(iteration))["accepted"] if past else None,
     )

@@ -10,7 +10,6 @@ group's first N draws, the cut ones included.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +24,7 @@ from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.objective import baseline_log_weights, distance, reference_distance, retained_mass
 from steerlm_core.schemas import EVALUATION
+from steerlm_core.sealed import seal
 from steerlm_core.steering import steering_table
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
@@ -50,8 +50,12 @@ def run(context: StepContext) -> Manifest:
         {"confidence": config.convergence.confidence, "samples": config.convergence.bootstrap_samples,
          "candidates": config.generate.candidates, "dtype": config.models.dtype},
     )  # fmt: skip
-    if done := output.existing():
-        return done
+    return _publish(context, output.existing() or _evaluate(context, output, model))
+
+
+def _evaluate(context: StepContext, output: Output, model: Manifest) -> Manifest:
+    """Score, measure, and commit."""
+    stage, config = context.here, context.config
     scored = list(_score(context, context.store.local_folder(model)))
     measured = measure_groups([group for part in scored for group in part], config.generate.candidates)
     counted = [row for row in measured if row["complete"]]
@@ -63,11 +67,16 @@ def run(context: StepContext) -> Manifest:
         )
     output.write_table(pa.Table.from_pylist(measured, EVALUATION), "held_out")
     summary = {"iteration": context.iteration, **_summary(context, measured, scored)}
-    context.store.put(f"{output.prefix}/evaluation.json", json.dumps(summary, indent=1).encode())
     context.events.metric(
         distance_before=summary["distance_before"]["mean"], distance_after=summary["distance_after"]["mean"]
     )
     return output.commit(summary=summary)
+
+
+def _publish(context: StepContext, manifest: Manifest) -> Manifest:
+    """Write what the manifest says once more where people and programs look for it."""
+    context.store.create(f"{context.here.prefix}/evaluation/evaluation.json", seal(manifest.metrics["summary"]))
+    return manifest
 
 
 def _score(context: StepContext, folder: Any) -> Iterator[list[Row]]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from steerlm_core.config import digest
 from steerlm_core.errors import ForeignOutputError, RunStateError
 from steerlm_core.manifest import Manifest, Part
+from steerlm_core.sealed import seal
 from steerlm_core.steps.context import StepContext
 
 
@@ -75,7 +76,15 @@ class Output:
         self._parts.extend(self._context.store.write_folder(self._prefix, folder))
 
     def commit(self, **metrics: Any) -> Manifest:
-        """Write the manifest; from here on the output exists."""
+        """Write the manifest, create-only; from here on the output exists.
+
+        Returns:
+            The manifest that stands: that of another runner, where one came first with the same inputs.
+
+        Raises:
+            LeaseLostError: Another runner has taken over this step.
+            ForeignOutputError: Another output has come to stand here meanwhile.
+        """
         manifest = Manifest(
             step=self._step,
             run_id=self._context.run.run_id,
@@ -83,8 +92,13 @@ class Output:
             parts=self._parts,
             metrics=metrics,
         )
-        self._context.store.put(manifest_key(self._prefix), manifest.model_dump_json(indent=1).encode())
-        return manifest
+        self._context.check_lease()
+        if self._context.store.create(manifest_key(self._prefix), seal(manifest.model_dump(mode="json"))):
+            return manifest
+        self._context.events.warning(f"{self._prefix}: another runner has finished this first; its output stands.")
+        standing = self.existing()
+        assert standing is not None
+        return standing
 
 
 def manifest_key(prefix: str) -> str:
@@ -102,7 +116,7 @@ def read_manifest(context: StepContext, prefix: str) -> Manifest:
     if not context.store.exists(key):
         raise RunStateError(f"{root}/{key}: missing; the step before has not finished. `steerlm resume {root}` does.")
     try:
-        manifest = Manifest.model_validate_json(context.store.read(key))
+        manifest = Manifest.model_validate(context.document(key))
     except ValidationError as error:
         raise RunStateError(f"{root}/{key}: not a manifest of this version ({error.error_count()} errors).") from error
     if manifest.run_id != context.run.run_id:

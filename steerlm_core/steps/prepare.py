@@ -23,7 +23,7 @@ from steerlm_core.models.loading import check_same_vocabulary, context_length, e
 from steerlm_core.raters import check_raters
 from steerlm_core.steps import annotate, bootstrap, train_attribute_model
 from steerlm_core.steps.context import StepContext
-from steerlm_core.steps.output import Output
+from steerlm_core.steps.output import Output, manifest_key
 from steerlm_core.steps.prompt_set import draw_pairs, read_prompts, tokenise
 
 
@@ -56,7 +56,12 @@ def preflight(config: RunConfig) -> Preflight:
 
 
 def run(context: StepContext) -> Manifest:
-    """Write the prompt set and the models of the run; returns the manifest of the prompt set."""
+    """Write the prompt set and the models of the run; returns the manifest of the prompt set.
+
+    The prompt set is written last. Where it stands all is done, and what the user gave is not needed again.
+    """
+    if context.store.exists(manifest_key("prompts")):
+        return context.manifest("prompts")
     found = preflight(context.config)
     for warning in found.warnings:
         context.events.warning(warning)

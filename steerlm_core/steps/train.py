@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from steerlm_core.manifest import Manifest
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
-from steerlm_core.training.job import TrainJob
+from steerlm_core.training.job import TrainJob, TrainResult
 from steerlm_core.training.run import train
 
 # Settings that say how the work is done, not what comes out: they may change between checkpoint and resume.
@@ -48,11 +49,10 @@ def model_output(context: StepContext) -> Output:
     )  # fmt: skip
 
 
-def train_job(context: StepContext, output: Output) -> TrainJob:
-    """Bring everything that training needs to this machine."""
+def train_job(context: StepContext, output: Output, work: Path) -> TrainJob:
+    """Bring everything that training needs to this machine; it works in the folder `work`."""
     stage, config = context.here, context.config
     groups = context.manifest(f"{stage.prefix}/groups").of_split("train")
-    work = context.store.work_folder(f"{stage.prefix}/train")
     return TrainJob(
         policy=context.store.local_folder(context.manifest(stage.policy)),
         groups=tuple(context.store.local_file(part) for part in groups),
@@ -72,19 +72,21 @@ class LocalBackend:
     def train(self, context: StepContext) -> Manifest:
         """Train, store the model, and commit it."""
         output = model_output(context)
-        job = train_job(context, output)
+        with context.store.work_folder(f"{context.here.prefix}/train") as work:
+            job = train_job(context, output, work)
+            result = self._train(context, job)
+            output.write_folder(job.output)
+            manifest = output.commit(steps=result.steps, **result.metrics)
+            shutil.rmtree(job.output)
+        return manifest
 
+    def _train(self, context: StepContext, job: TrainJob) -> TrainResult:
         def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
             context.events.progress(step, steps, "steps")
             context.events.metric(**{"step": float(step), **numbers})
 
         if context.config.train.engine == "single":
-            result = train(job, report=report)
-        else:
-            from steerlm_core.training.launch import run_torchrun
+            return train(job, report=report)
+        from steerlm_core.training.launch import run_torchrun
 
-            result = run_torchrun(job, report=report)
-        output.write_folder(job.output)
-        manifest = output.commit(steps=result.steps, **result.metrics)
-        shutil.rmtree(job.output)
-        return manifest
+        return run_torchrun(job, report=report)

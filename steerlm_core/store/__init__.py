@@ -1,1 +1,30 @@
-"""Where a run is kept."""
+"""Where a run lies: `open_store` is the one way in."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from steerlm_core.errors import ConfigError
+from steerlm_core.store.local import LocalObjects
+from steerlm_core.store.run_store import RunStore
+
+
+def open_store(root: str) -> RunStore:
+    """Open a run root; nothing is read or written yet.
+
+    Args:
+        root: A directory, `file:///DIRECTORY`, or `s3://BUCKET/PREFIX`.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    scheme = root.partition("://")[0] if "://" in root else ""
+    if scheme == "s3":
+        from steerlm_core.store.s3 import S3Objects
+
+        return RunStore(S3Objects(root))
+    if scheme == "file":
+        return RunStore(LocalObjects(unquote(urlsplit(root).path)))
+    if scheme:
+        raise ConfigError(f"'{root}' is no run root: expected a directory, file:///DIRECTORY or s3://BUCKET/PREFIX.")
+    return RunStore(LocalObjects(root))

@@ -1,4 +1,4 @@
-"""A run root on a local disk.
+"""Objects in a directory.
 
 Every write goes to a temporary file beside its target and is then renamed (replace) or linked
 (create-only), so that a reader sees a whole object or none, whenever the writer dies.
@@ -6,147 +6,145 @@ Every write goes to a temporary file beside its target and is then renamed (repl
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from steerlm_core.errors import StoreError
+from steerlm_core.store.objects import Listed
 
-from steerlm_core.errors import RunStateError
-from steerlm_core.manifest import Manifest, Part
-
-_BLOCK = 1 << 20
-_HASH_IN_NAME = 12
+UNFINISHED = ".writing-"
+_LOCK = ".lock"
 
 
-class LocalStore:
-    """The `Store` protocol of `steerlm_core.steps.context` on a directory."""
+class LocalObjects:
+    """The `Objects` protocol on a directory."""
 
     def __init__(self, root: str | Path) -> None:
         """Name the root; nothing is created before the first write."""
-        self._root = Path(root)
+        self.root = str(root)
+        self._folder = Path(root)
 
-    @property
-    def root(self) -> str:
-        """The root as the user gave it."""
-        return str(self._root)
+    def url(self, key: str) -> str:
+        """The file's name."""
+        return str(self._folder / key)
 
-    def exists(self, key: str) -> bool:
-        """Whether an object of this key exists."""
-        return (self._root / key).is_file()
+    def path(self, key: str) -> Path:
+        """The object's own file."""
+        return self._folder / key
 
-    def read(self, key: str) -> bytes:
-        """The object's bytes."""
+    def size(self, key: str) -> int | None:
+        """Bytes of the object; None where there is none."""
+        path = self._folder / key
+        return path.stat().st_size if path.is_file() else None
+
+    def read(self, key: str) -> bytes | None:
+        """The object's bytes; None where there is none."""
         try:
-            return (self._root / key).read_bytes()
-        except FileNotFoundError as error:
-            raise RunStateError(f"{self._root / key}: missing.") from error
+            return (self._folder / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_versioned(self, key: str) -> tuple[bytes, str] | None:
+        """The object's bytes and their hash; None where there is none."""
+        data = self.read(key)
+        return None if data is None else (data, _version(data))
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object atomically, replacing an older one."""
+        """Write an object, replacing an older one."""
         with self._temporary(key) as temporary:
             temporary.write_bytes(data)
             self._publish(temporary, key)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless one exists; False when one did."""
+        """Write an object unless one exists. True as well where `data` stands there already."""
         with self._temporary(key) as temporary:
             temporary.write_bytes(data)
             _flush(temporary)
             try:
-                os.link(temporary, self._root / key)
+                os.link(temporary, self._folder / key)
             except FileExistsError:
-                return False
+                return self.read(key) == data
             return True
 
-    def write_table(self, prefix: str, number: int, table: pa.Table, split: str) -> Part:
-        """Write one Parquet part; its key carries a hash of its content."""
-        with self._temporary(f"{prefix}/part") as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-            sha256 = _sha256(temporary)
-            key = f"{prefix}/part-{number:05d}-{sha256[:_HASH_IN_NAME]}.parquet"
-            part = Part(key=key, rows=table.num_rows, size=temporary.stat().st_size, sha256=sha256, split=split)
+    def swap(self, key: str, data: bytes, version: str) -> bool:
+        """Replace an object if it is still of that version. True as well where `data` stands there already."""
+        with self._lock():
+            found = self.read(key)
+            if found == data:
+                return True
+            if found is None or _version(found) != version:
+                return False
+            self.put(key, data)
+            return True
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object from a file."""
+        with self._temporary(key) as temporary:
+            shutil.copyfile(path, temporary)
             self._publish(temporary, key)
-        return part
 
-    def read_table(self, part: Part) -> pa.Table:
-        """Read one part, verified against its sha256."""
-        return pq.read_table(self.local_file(part))
+    def download(self, key: str, path: Path) -> bool:
+        """Copy an object to a file; False where there is none."""
+        with suppress(FileNotFoundError):
+            shutil.copyfile(self._folder / key, path)
+            return True
+        return False
 
-    def local_file(self, part: Part) -> Path:
-        """The part's own file, verified.
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects, and the folders that become empty."""
+        for key in keys:
+            path = self._folder / key
+            path.unlink(missing_ok=True)
+            for folder in list(path.parents)[: key.count("/")]:
+                with suppress(OSError):  # not empty, or gone
+                    folder.rmdir()
 
-        Raises:
-            RunStateError: It is missing, or its bytes have changed.
-        """
-        path = self._root / part.key
-        if not path.is_file():
-            raise RunStateError(f"{path}: missing, though a manifest names it.")
-        found = _sha256(path)
-        if found != part.sha256:
-            raise RunStateError(f"{path}: damaged (sha256 {found[:12]}…, its manifest says {part.sha256[:12]}…).")
-        return path
+    def listing(self, prefix: str) -> Iterator[Listed]:
+        """List the files whose keys start with a prefix; unfinished ones too, for gc."""
+        start = self._folder / prefix.rpartition("/")[0]
+        for path in start.rglob("*"):
+            key = path.relative_to(self._folder).as_posix()
+            with suppress(FileNotFoundError):
+                if key.startswith(prefix) and path.is_file() and not path.is_symlink() and key != _LOCK:
+                    state = path.stat()
+                    yield Listed(key, state.st_size, state.st_mtime)
 
-    def write_folder(self, prefix: str, folder: Path) -> list[Part]:
-        """Store every file of a folder below a prefix that carries a hash of their content."""
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        hashes = [_sha256(path) for path in files]
-        names = [path.relative_to(folder).as_posix() for path in files]
-        content = _folder_name(names, hashes)
-        parts = []
-        for path, name, sha256 in zip(files, names, hashes, strict=True):
-            key = f"{prefix}/{content}/{name}"
-            with self._temporary(key) as temporary:
-                _copy(path, temporary)
-                self._publish(temporary, key)
-            parts.append(Part(key=key, size=path.stat().st_size, sha256=sha256))
-        return parts
-
-    def local_folder(self, manifest: Manifest) -> Path:
-        """The folder itself, every file verified.
-
-        Raises:
-            RunStateError: A file is missing or damaged, or the manifest names no whole folder.
-        """
-        paths = [self.local_file(part) for part in manifest.parts]
-        hashes = [part.sha256 for part in manifest.parts]
-        common = Path(os.path.commonpath(paths)) if paths else self._root
-        for folder in (common, *common.parents):  # all files may stand in one folder below it
-            names = [path.relative_to(folder).as_posix() for path in paths]
-            if folder.name == _folder_name(names, hashes):
-                return folder
-        raise RunStateError(f"{self._root}: the manifest of '{manifest.step}' names no whole folder of files.")
-
-    def work_folder(self, key: str) -> Path:
-        """A folder inside the root."""
-        folder = self._root / key
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / _LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     @contextmanager
     def _temporary(self, key: str) -> Iterator[Path]:
-        parent = (self._root / key).parent
-        parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", dir=parent)
+        parent = (self._folder / key).parent
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=parent)
+        except OSError as error:
+            raise StoreError(f"{self.url(key)}: cannot be written ({error.strerror}).") from error
         os.close(handle)
         try:
             yield Path(name)
+        except OSError as error:
+            raise StoreError(f"{self.url(key)}: cannot be written ({error.strerror or error}).") from error
         finally:
             Path(name).unlink(missing_ok=True)
 
     def _publish(self, temporary: Path, key: str) -> None:
         _flush(temporary)
-        os.replace(temporary, self._root / key)
+        os.replace(temporary, self._folder / key)
 
 
-def _folder_name(names: Sequence[str], hashes: Sequence[str]) -> str:
-    """The hash that names a folder with these files, in order."""
-    listed = "".join(f"{name}{sha256}" for name, sha256 in zip(names, hashes, strict=True))
-    return hashlib.sha256(listed.encode()).hexdigest()[:_HASH_IN_NAME]
+def _version(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _flush(path: Path) -> None:
@@ -154,17 +152,3 @@ def _flush(path: Path) -> None:
     path.chmod(0o644)
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("wb") as writer:
-        while block := reader.read(_BLOCK):
-            writer.write(block)
-
-
-def _sha256(path: Path) -> str:
-    state = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            state.update(block)
-    return state.hexdigest()

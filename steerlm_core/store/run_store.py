@@ -1,0 +1,300 @@
+"""One run root, on a disk or in a bucket: the `Store` protocol of `steerlm_core.steps.context`.
+
+Tables and models carry a hash of their content in their keys, and every byte of them is checked
+before it is used. What lies in a bucket is read from local copies: a table's is removed once it is
+read, a model's is kept under the hash of its content ($STEERLM_MODEL_CACHE, else a scratch folder).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steerlm_core.errors import RunStateError, StoreError
+from steerlm_core.manifest import Manifest, Part
+from steerlm_core.store.mirror import CheckpointMirror
+from steerlm_core.store.objects import Listed, Objects
+
+_HASH_IN_NAME = 12
+_MODELS_KEPT = 6  # copies in scratch: prior, attribute model, and the policies of two iterations
+
+
+class RunStore:
+    """The objects of one run, by keys relative to its root."""
+
+    def __init__(self, objects: Objects) -> None:
+        """Open the root; nothing is read or written yet."""
+        self._objects = objects
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def root(self) -> str:
+        """The root as the user gave it."""
+        return self._objects.root
+
+    def url(self, key: str) -> str:
+        """The object's full name, for messages."""
+        return self._objects.url(key)
+
+    def path(self, key: str) -> Path | None:
+        """The object's own file; None in a bucket."""
+        return self._objects.path(key)
+
+    def exists(self, key: str) -> bool:
+        """Whether an object of this key exists."""
+        return self._objects.size(key) is not None
+
+    def size(self, key: str) -> int | None:
+        """Bytes of an object; None where there is none."""
+        return self._objects.size(key)
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes.
+
+        Raises:
+            RunStateError: There is none.
+        """
+        data = self._objects.read(key)
+        if data is None:
+            raise RunStateError(f"{self.url(key)}: missing.")
+        return data
+
+    def read_versioned(self, key: str) -> tuple[bytes, str] | None:
+        """The object's bytes and a token of its version, for `swap`; None where there is none."""
+        return self._objects.read_versioned(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object in one atomic put, replacing an older one."""
+        self._objects.put(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless another stands there; False where one does."""
+        return self._objects.create(key, data)
+
+    def swap(self, key: str, data: bytes, version: str) -> bool:
+        """Replace an object if it is still of that version."""
+        return self._objects.swap(key, data, version)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects."""
+        self._objects.delete(keys)
+
+    def listing(self, prefix: str = "") -> Iterator[Listed]:
+        """List objects, in any order; for people and for gc, never as state."""
+        return self._objects.listing(prefix)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object from a file."""
+        self._objects.upload(key, path)
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object's bytes to a file.
+
+        Raises:
+            RunStateError: There is none.
+        """
+        if not self._objects.download(key, path):
+            raise RunStateError(f"{self.url(key)}: missing.")
+
+    def probe(self) -> None:
+        """Find out whether the store honours conditional puts, on which everything else rests.
+
+        Raises:
+            StoreError: It does not, or cannot be written to.
+        """
+        key, versions = f"leases/probe-{uuid.uuid4().hex}", []
+        try:
+            for data, expected in ((b"1", True), (b"2", False)):
+                if self.create(key, data) != expected:
+                    raise StoreError(_NO_CONDITION.format(self.root, "If-None-Match: *"))
+                versions.append(self.read_versioned(key))
+            (_, first) = versions[0] or (b"", "")
+            if not self.swap(key, b"3", first) or self.swap(key, b"4", first):
+                raise StoreError(_NO_CONDITION.format(self.root, "If-Match"))
+        finally:
+            self.delete([key])
+
+    def write_table(self, prefix: str, number: int, table: pa.Table, split: str) -> Part:
+        """Write one Parquet part; its key carries a hash of its content."""
+        with self._temporary() as path:
+            pq.write_table(table, path, compression="zstd")
+            sha256 = file_sha256(path)
+            key = f"{prefix}/part-{number:05d}-{sha256[:_HASH_IN_NAME]}.parquet"
+            part = Part(key=key, rows=table.num_rows, size=path.stat().st_size, sha256=sha256, split=split)
+            self._upload_once(part, path)
+        return part
+
+    def read_table(self, part: Part) -> pa.Table:
+        """Read one part, verified against its sha256."""
+        if own := self._objects.path(part.key):
+            return pq.read_table(self._verified(part, own))
+        with self._temporary() as path:
+            self.download(part.key, path)
+            return pq.read_table(self._verified(part, path), memory_map=False)
+
+    def local_file(self, part: Part) -> Path:
+        """A local, verified copy of one part; on a disk the part itself.
+
+        Raises:
+            RunStateError: It is missing, or its bytes have changed.
+        """
+        if own := self._objects.path(part.key):
+            return self._verified(part, own)
+        path = self._folder("files") / part.sha256
+        if not path.exists():
+            self.download(part.key, path)
+        return self._verified(part, path)
+
+    def write_folder(self, prefix: str, folder: Path) -> list[Part]:
+        """Store every file of a folder below a prefix that carries a hash of their content."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        hashes = [file_sha256(path) for path in files]
+        names = [path.relative_to(folder).as_posix() for path in files]
+        content = _folder_name(names, hashes)
+        parts = []
+        for path, name, sha256 in zip(files, names, hashes, strict=True):
+            part = Part(key=f"{prefix}/{content}/{name}", size=path.stat().st_size, sha256=sha256)
+            self._upload_once(part, path)
+            parts.append(part)
+        return parts
+
+    def local_folder(self, manifest: Manifest) -> Path:
+        """A local copy of a folder that `write_folder` wrote, every file verified; on a disk the folder itself.
+
+        Raises:
+            RunStateError: A file is missing or damaged, or the manifest names no whole folder.
+        """
+        prefix, name = _whole_folder(manifest, self.root)
+        if own := self._objects.path(f"{prefix}{name}"):
+            for part in manifest.parts:
+                self.local_file(part)
+            return own
+        folder = self._models() / name
+        if not folder.is_dir():
+            self._download_folder(manifest, f"{prefix}{name}/", folder)
+        for part in manifest.parts:
+            self._verified(part, folder / part.key.removeprefix(f"{prefix}{name}/"))
+        os.utime(folder)
+        return folder
+
+    @contextmanager
+    def work_folder(self, key: str) -> Iterator[Path]:
+        """A local folder for unfinished work, whose `checkpoints` survive the process where the root does."""
+        if own := self._objects.path(key):
+            own.mkdir(parents=True, exist_ok=True)
+            yield own
+            return
+        folder = self._folder("work") / key
+        folder.mkdir(parents=True, exist_ok=True)
+        with CheckpointMirror(self, f"{key}/checkpoints", folder / "checkpoints"):
+            yield folder
+
+    def verify(self, part: Part) -> None:
+        """Read a part's bytes and check them.
+
+        Raises:
+            RunStateError: It is missing or damaged.
+        """
+        if own := self._objects.path(part.key):
+            self._verified(part, own)
+            return
+        with self._temporary() as path:
+            self.download(part.key, path)
+            self._verified(part, path)
+
+    def _upload_once(self, part: Part, path: Path) -> None:
+        """Upload what is not there yet: an object is whole or absent, and its name is its content."""
+        if self._objects.size(part.key) != part.size:
+            self._objects.upload(part.key, path)
+
+    def _verified(self, part: Part, path: Path) -> Path:
+        if not path.is_file():
+            raise RunStateError(f"{self.url(part.key)}: missing, though a manifest names it.")
+        found = file_sha256(path)
+        if found != part.sha256:
+            if self._objects.path(part.key) is None:
+                path.unlink()  # the copy is of no use, and the next reader shall not find it
+            raise RunStateError(
+                f"{self.url(part.key)}: damaged (sha256 {found[:12]}…, its manifest says {part.sha256[:12]}…). "
+                "Restore it from a copy of the run; `steerlm verify` lists all that is damaged."
+            )
+        return path
+
+    def _download_folder(self, manifest: Manifest, start: str, folder: Path) -> None:
+        """Bring a folder here; whoever shares the place sees all of it or nothing."""
+        kept = sorted(self._models().iterdir(), key=lambda path: path.stat().st_mtime)
+        if "STEERLM_MODEL_CACHE" not in os.environ:
+            for old in kept[: 1 - _MODELS_KEPT]:
+                shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=self._models()) as name:
+            for part in manifest.parts:
+                path = Path(name) / "model" / part.key.removeprefix(start)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.download(part.key, path)
+            try:
+                (Path(name) / "model").rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else somebody was faster, with the same content
+                    raise
+
+    def _models(self) -> Path:
+        given = os.environ.get("STEERLM_MODEL_CACHE")
+        folder = Path(given) if given else self._folder("models")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _folder(self, name: str) -> Path:
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-store-")
+        folder = Path(self._scratch.name) / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        path = self._folder("temporary") / uuid.uuid4().hex
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+_NO_CONDITION = (
+    "{}: this store ignores '{}'. Runs rely on conditional puts to have one winner: use a server that honours them "
+    "(AWS S3, SeaweedFS from 4.0, MinIO, Ceph from 19)."
+)
+
+
+def _whole_folder(manifest: Manifest, root: str) -> tuple[str, str]:
+    """The prefix and the name of the folder whose files a manifest names."""
+    hashes = [part.sha256 for part in manifest.parts]
+    keys = [part.key for part in manifest.parts]
+    pieces = keys[0].split("/")[:-1] if keys else []
+    for depth in reversed(range(len(pieces))):
+        start = "/".join(pieces[: depth + 1]) + "/"
+        if all(key.startswith(start) for key in keys):
+            names = [key.removeprefix(start) for key in keys]
+            if pieces[depth] == _folder_name(names, hashes):
+                return start.removesuffix(f"{pieces[depth]}/"), pieces[depth]
+    raise RunStateError(f"{root}: the manifest of '{manifest.step}' names no whole folder of files.")
+
+
+def _folder_name(names: Sequence[str], hashes: Sequence[str]) -> str:
+    """The hash that names a folder with these files, in order."""
+    listed = "".join(f"{name}{sha256}" for name, sha256 in zip(names, hashes, strict=True))
+    return hashlib.sha256(listed.encode()).hexdigest()[:_HASH_IN_NAME]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,212 @@
+"""Objects in a bucket of S3, or of a server that speaks it.
+
+Endpoint, region, credentials, certificates and addressing style come from the usual AWS chain
+(environment, ~/.aws, the cloud's identity). Requests are retried by botocore's standard mode, with
+back-off and jitter; what it leaves out, a body that breaks off, is retried here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+import tenacity
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
+
+from steerlm_core.errors import ConfigError, StoreError
+from steerlm_core.store.objects import Listed
+
+CONNECT_SECONDS, READ_SECONDS = 5, 20
+ATTEMPTS = 8  # with one request in five failing, one operation in 400,000 fails
+_TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=8)
+_DELETED_TOGETHER = 1000
+
+_Answer = TypeVar("_Answer")
+
+_WAYS_OUT = {
+    "NoSuchBucket": "Create the bucket, or correct its name.",
+    "AccessDenied": "Allow s3:GetObject, PutObject, DeleteObject and ListBucket there, or use other credentials.",
+    "403": "Allow s3:GetObject, PutObject, DeleteObject and ListBucket there, or use other credentials.",
+    "InvalidAccessKeyId": "Correct the credentials (AWS_ACCESS_KEY_ID).",
+    "SignatureDoesNotMatch": "Correct the credentials (AWS_SECRET_ACCESS_KEY).",
+    "NoCredentialsError": "Give credentials by the usual AWS chain, such as AWS_ACCESS_KEY_ID.",
+}
+_ELSE = "Look at the server and the network; `steerlm resume` goes on from what is committed."
+
+
+class S3Objects:
+    """The `Objects` protocol below a prefix of a bucket."""
+
+    def __init__(self, root: str) -> None:
+        """Name the root, `s3://BUCKET[/PREFIX]`; nothing is asked of the server yet.
+
+        Raises:
+            ConfigError: The root names no bucket.
+        """
+        found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*?))?/*", root)
+        if found is None:
+            raise ConfigError(f"'{root}' is no run root: expected s3://BUCKET/PREFIX.")
+        self._bucket, prefix = found[1], found[2]
+        self.root = f"s3://{self._bucket}/{prefix}" if prefix else f"s3://{self._bucket}"
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._client = _client()
+
+    def url(self, key: str) -> str:
+        """The object's full name."""
+        return f"s3://{self._bucket}/{self._prefix}{key}"
+
+    def path(self, key: str) -> None:
+        """None: objects are no files."""
+
+    def size(self, key: str) -> int | None:
+        """Bytes of the object; None where there is none."""
+        with self._named(key):
+            try:
+                return int(self._client.head_object(**self._at(key))["ContentLength"])
+            except ClientError as error:
+                if _code(error) in ("404", "NoSuchKey"):
+                    return None
+                raise
+
+    def read(self, key: str) -> bytes | None:
+        """The object's bytes; None where there is none."""
+        found = self.read_versioned(key)
+        return None if found is None else found[0]
+
+    def read_versioned(self, key: str) -> tuple[bytes, str] | None:
+        """The object's bytes and its ETag; None where there is none."""
+        with self._named(key):
+            try:
+                return _again(lambda: self._get(key))
+            except ClientError as error:
+                if _code(error) in ("404", "NoSuchKey"):
+                    return None
+                raise
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, replacing an older one."""
+        with self._named(key):
+            self._client.put_object(**self._at(key), Body=data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless one exists. True as well where `data` stands there already."""
+        return self._put_if(key, data, IfNoneMatch="*")
+
+    def swap(self, key: str, data: bytes, version: str) -> bool:
+        """Replace an object if its ETag is still that. True as well where `data` stands there already."""
+        return self._put_if(key, data, IfMatch=version)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object from a file, a large one in parts and in parallel."""
+        with self._named(key):
+            self._client.upload_file(str(path), self._bucket, self._prefix + key, Config=_TRANSFER)
+
+    def download(self, key: str, path: Path) -> bool:
+        """Write an object's bytes to a file, those of a large one by ranges and in parallel."""
+        with self._named(key):
+            try:
+                self._client.download_file(self._bucket, self._prefix + key, str(path), Config=_TRANSFER)
+            except ClientError as error:
+                if _code(error) in ("404", "NoSuchKey"):
+                    return False
+                raise
+        return True
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that do not exist are left out."""
+        every = list(keys)
+        for start in range(0, len(every), _DELETED_TOGETHER):
+            some = every[start : start + _DELETED_TOGETHER]
+            with self._named(some[0]):
+                wanted: Any = [{"Key": self._prefix + key} for key in some]
+                answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": wanted, "Quiet": True})
+            for failed in answer.get("Errors", []):
+                raise StoreError(f"s3://{self._bucket}/{failed.get('Key')}: not removed ({failed.get('Code')}).")
+
+    def listing(self, prefix: str) -> Iterator[Listed]:
+        """List the objects whose keys start with a prefix."""
+        with self._named(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for found in page.get("Contents", []):
+                    key = found["Key"].removeprefix(self._prefix)
+                    yield Listed(key, found["Size"], found["LastModified"].timestamp())
+
+    def _at(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._prefix + key}
+
+    def _get(self, key: str) -> tuple[bytes, str]:
+        answer = self._client.get_object(**self._at(key))
+        return answer["Body"].read(), answer["ETag"]
+
+    def _put_if(self, key: str, data: bytes, **condition: str) -> bool:
+        """Put under a condition; an answer that got lost makes the repeated request fail, so look who won."""
+        with self._named(key):
+            try:
+                _again(lambda: self._client.put_object(**self._at(key), Body=data, **condition))
+            except ClientError as error:
+                if _code(error) not in ("412", "PreconditionFailed", "404", "NoSuchKey"):
+                    raise
+                return self.read(key) == data
+        return True
+
+    @contextmanager
+    def _named(self, key: str) -> Iterator[None]:
+        """Name bucket, key and cause in every error of the server or the network."""
+        try:
+            yield
+        except (BotoCoreError, Boto3Error, ClientError) as error:
+            cause = _code(error) if isinstance(error, ClientError) else type(error).__name__
+            way_out = _WAYS_OUT.get(cause, _ELSE)
+            raise StoreError(f"{self.url(key)}: {_words(error)} [{cause}]. {way_out}") from error
+
+
+def _client() -> Any:
+    retries: Any = {
+        "mode": os.environ.get("AWS_RETRY_MODE", "standard"),
+        "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
+    }
+    config = Config(
+        connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries, max_pool_connections=32
+    )
+    return boto3.session.Session().client("s3", config=config)
+
+
+def _again(action: Callable[[], _Answer]) -> _Answer:
+    """Repeat an action whose answer broke off, or that collided with another's conditional put."""
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+        retry=tenacity.retry_if_exception(
+            lambda error: (
+                isinstance(error, IncompleteReadError | ResponseStreamingError)
+                or (isinstance(error, ClientError) and _code(error) in ("409", "ConditionalRequestConflict"))
+            )
+        ),
+        reraise=True,
+    )
+    return retrying(action)
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "unknown"))
+
+
+def _words(error: Exception) -> str:
+    """The cause in words, without what a URL may carry before its host."""
+    return re.sub(r"//[^/@\s]*@", "//", str(error)).rstrip(".")
