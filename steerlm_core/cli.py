@@ -13,6 +13,7 @@ from steerlm_core.commands.configure import init, validate
 from steerlm_core.commands.doctor import doctor
 from steerlm_core.commands.generate import generate
 from steerlm_core.commands.inspect import inspect
+from steerlm_core.commands.render import render
 from steerlm_core.commands.results import export, report
 from steerlm_core.commands.run import resume, run, step
 from steerlm_core.commands.status import status
@@ -31,7 +32,7 @@ app = typer.Typer(
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (init, validate, doctor),
     "Run": (run, resume, step),
-    "Look": (status, inspect, report),
+    "Look": (status, inspect, report, render),
     "Use": (generate, export),
 }
 for _panel, _commands in _PANELS.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,9 @@ class Section(BaseModel):
     """Base of every part of the configuration: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+Settings = TypeVar("Settings", bound=Section)
 
 
 class PromptFormat(Section):
@@ -129,7 +132,26 @@ class LoraConfig(Section):
 
 
 class TrainConfig(Section):
-    """SteerLM v2 training of one iteration."""
+    """SteerLM v2 training of one iteration.
+
+    Attributes:
+        HOW: Settings that say how the work is done, not what comes out; they may change between checkpoint and
+            resume, and are outside every digest.
+    """
+
+    HOW: ClassVar[frozenset[str]] = frozenset(
+        {
+            "activation_checkpointing",
+            "checkpoint_seconds",
+            "engine",
+            "keep_checkpoints",
+            "layout",
+            "offload_optimizer",
+            "processes",
+            "token_budget",
+            "zero_stage",
+        }
+    )
 
     epochs: int = Field(2, ge=1, description="Passes over the training groups.")
     batch_groups: int = Field(16, ge=1, description="Groups in a global batch.")
@@ -244,30 +266,51 @@ def load_config(path: str | Path) -> RunConfig:
         ConfigError: The file is missing, is no YAML mapping, or does not validate; the message
             lists every mistake with its place, and the nearest known key for an unknown one.
     """
-    try:
-        raw = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}). `steerlm init` writes an example.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    return parse_config(raw, str(path))
+    return parse_config(read_yaml(path, "`steerlm init` writes an example."), str(path))
 
 
 def parse_config(raw: object, where: str) -> RunConfig:
     """Validate a configuration given as a mapping; `where` names its origin in messages."""
+    return validated(RunConfig, raw, where)
+
+
+def read_yaml(path: str | Path, way_out: str) -> object:
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+        way_out: What to do where there is none, for the message.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). {way_out}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+
+
+def validated(model: type[Settings], raw: object, where: str) -> Settings:
+    """Validate a mapping against a section; `where` names its origin in messages.
+
+    Raises:
+        ConfigError: It does not validate; the message lists every mistake as `load_config` says.
+    """
     if not isinstance(raw, dict):
         raise ConfigError(f"{where}: expected a mapping of settings, found {type(raw).__name__}.")
     try:
-        return RunConfig.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(dict(item)) for item in error.errors()]
+        lines = [_explain(model, dict(item)) for item in error.errors()]
         raise ConfigError(f"{where}: {len(lines)} mistake(s)\n" + "\n".join(f"  {line}" for line in lines)) from error
 
 
-def _explain(item: dict[str, Any]) -> str:
+def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in item["loc"]) or "config"
     if item["type"] == "extra_forbidden":
-        known = _known_keys(item["loc"][:-1])
+        known = _known_keys(model, item["loc"][:-1])
         return f"{place}: unknown key{did_you_mean(str(item['loc'][-1]), known)} Known here: {', '.join(known)}."
     if item["type"] == "missing":
         return f"{place}: required, and missing."
@@ -275,8 +318,7 @@ def _explain(item: dict[str, Any]) -> str:
     return message if item["type"] == "value_error" else f"{place}: {message} (found {item['input']!r})"
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: type[BaseModel] = RunConfig
+def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue

@@ -16,19 +16,6 @@ from steerlm_core.steps.output import Output
 from steerlm_core.training.job import TrainJob, TrainResult
 from steerlm_core.training.run import train
 
-# Settings that say how the work is done, not what comes out: they may change between checkpoint and resume.
-_HOW = {
-    "activation_checkpointing",
-    "checkpoint_seconds",
-    "engine",
-    "keep_checkpoints",
-    "layout",
-    "offload_optimizer",
-    "processes",
-    "token_budget",
-    "zero_stage",
-}
-
 
 def run(context: StepContext) -> Manifest:
     """Train the iteration's model, by the backend of the context; returns the manifest of the model."""
@@ -44,7 +31,7 @@ def model_output(context: StepContext) -> Output:
         "train",
         f"{stage.prefix}/model",
         {"groups": groups.content_digest, "policy": policy.content_digest},
-        {"train": config.train.model_dump(mode="json", exclude=_HOW),
+        {"train": config.train.model_dump(mode="json", exclude=set(config.train.HOW)),
          "seed": config.seed, "draw": stage.draw, "dtype": config.models.dtype},
     )  # fmt: skip
 

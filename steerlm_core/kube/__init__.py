@@ -1,0 +1,1 @@
+"""PyTorchJobs: what is asked of the cluster, what runs in its pods, and who watches them."""
