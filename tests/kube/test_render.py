@@ -1,0 +1,61 @@
+"""`steerlm render`: what it prints is what would be created."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from steerlm_core import __version__
+from steerlm_core.cli import main
+from steerlm_core.commands.configure import Example, example_text
+from steerlm_core.config import load_config
+from steerlm_core.kube.spec import JobTarget, build_job
+from steerlm_core.platform_config import load_platform
+
+
+@pytest.fixture
+def files(tmp_path):
+    config, platform = tmp_path / "demo.yaml", tmp_path / "platform.yaml"
+    config.write_text(example_text(Example.DEMO))
+    platform.write_text("image: {name: image:1}\ntrain_job: {namespace: team, nodes: 3}")
+    return config, platform
+
+
+def steerlm(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["steerlm", *map(str, words)])
+    try:
+        return main()
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_it_prints_the_job_of_a_configuration(files, monkeypatch, capsys):
+    config, platform = files
+    words = ("render", config, "--platform", platform, "--root", "s3://b/r", "--iteration", 2, "--attempt", 1)
+    assert steerlm(monkeypatch, *words) == 0
+    target = JobTarget.of("s3://b/r", "demo-00000000", load_config(config), 2)
+    assert target.version == __version__
+    assert target.how["token_budget"] == 4096
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed) == build_job(target, load_platform(platform), "image:1", "team", 1, [])
+    assert "&" not in printed
+
+
+def test_a_run_root_gives_its_own_id(files, monkeypatch, capsys, tmp_path):
+    from steerlm_core import runtime
+
+    config, platform = files
+    run = runtime.create_or_open_run(str(tmp_path / "run"), load_config(config))
+    monkeypatch.setenv("STEERLM_PLATFORM", str(platform))
+    assert steerlm(monkeypatch, "render", tmp_path / "run") == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["metadata"]["labels"]["steerlm.dev/run"] == run.run_id
+    arguments = found["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[1] == str(tmp_path / "run")
+    assert json.loads(arguments[-1])["zero_stage"] == 2
+
+
+def test_without_an_image_it_says_which_setting_is_missing(files, monkeypatch, capsys):
+    assert steerlm(monkeypatch, "render", files[0]) == 2
+    assert "image.name" in capsys.readouterr().err
