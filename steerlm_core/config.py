@@ -2,7 +2,7 @@
 
 Every section has defaults that work; only `attributes` and `models.prior` must be given. A field
 that changes a step's result enters that step's input digest through the section it stands in
-(`steerlm_core.steps.output`); `max_iterations` and `runtime` are outside every digest.
+(`steerlm_core.steps.output`); `max_iterations`, `runtime` and `TrainConfig.HOW` are outside every digest.
 """
 
 from __future__ import annotations
@@ -200,6 +200,11 @@ class RuntimeConfig(Section):
     lease_seconds: float = Field(
         60.0, gt=0, description="A runner that is silent for so long loses its step to another that waits."
     )
+    backend: Literal["local", "torchrun", "pytorchjob"] | None = Field(
+        None,
+        description="Where training happens: local: this process; torchrun: train.processes processes of this machine; "
+        "pytorchjob: a Kubernetes cluster; none: local or torchrun, by train.engine.",
+    )
 
 
 class RunConfig(Section):
@@ -248,9 +253,15 @@ class RunConfig(Section):
         """Check a target against the run's attributes; see `attributes.check_target`."""
         return check_target(target, self.attributes, where)
 
+    def deciding(self) -> dict[str, Any]:
+        """All that determines the run's results, as JSON-able values."""
+        return self.model_dump(
+            mode="json", exclude={"name": True, "max_iterations": True, "runtime": True, "train": set(TrainConfig.HOW)}
+        )
+
     def digest(self) -> str:
         """Digest of all that determines the run's results."""
-        return digest(self.model_dump(mode="json", exclude={"name", "max_iterations", "runtime"}))
+        return digest(self.deciding())
 
 
 def digest(value: Any) -> str:

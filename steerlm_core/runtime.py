@@ -31,7 +31,7 @@ from steerlm_core.sealed import seal, unseal
 from steerlm_core.steps import confirm as confirm_step
 from steerlm_core.steps import decide, evaluate, generate, label, score_prior, train, weigh
 from steerlm_core.steps import prepare as prepare_step
-from steerlm_core.steps.context import Events, RunInfo, Stage, StepContext
+from steerlm_core.steps.context import Events, RunInfo, Stage, StepContext, TrainBackend
 from steerlm_core.store import open_store
 from steerlm_core.store.lease import hold
 from steerlm_core.store.run_store import RunStore
@@ -116,9 +116,8 @@ def _differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
             return {path: value}
         return {k: v for key, each in value.items() for k, v in flat(each, f"{path}.{key}".lstrip(".")).items()}
 
-    a, b = flat(ours.model_dump(mode="json")), flat(theirs.model_dump(mode="json"))
-    ignored = ("name", "max_iterations", "runtime")
-    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k.split(".")[0] not in ignored)
+    a, b = flat(ours.deciding()), flat(theirs.deciding())
+    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
 
 
 class Session:
@@ -148,7 +147,7 @@ class Session:
             store=self._store,
             events=events,
             models=self._models,
-            train_backend=train.LocalBackend(),
+            train_backend=_train_backend(self.run.config),
             scratch=Path(self._scratch.name),
             iteration=iteration,
             stage=stage,
@@ -218,6 +217,12 @@ class Session:
             return commit
         last = f"It was the last of the {max_iterations} iterations allowed; raise max_iterations to go on."
         return {**commit, "kind": "max_iterations", "reason": f"{commit['reason']} {last}"}
+
+
+def _train_backend(config: RunConfig) -> TrainBackend:
+    """Where this process has its training done."""
+    backend = config.runtime.backend or ("local" if config.train.engine == "single" else "torchrun")
+    return train.LocalBackend() if backend == "local" else train.TorchrunBackend()
 
 
 def prepare(root: str, config: dict[str, Any] | str) -> None:

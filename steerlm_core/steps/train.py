@@ -1,13 +1,15 @@
 """train: the training groups of an iteration make the next policy.
 
 The step itself only finds out what there is to do; where it is done is the backend's business
-(this machine now, a PyTorchJob later): a backend is given the context and leaves the model committed.
+(this process, processes of this machine, a PyTorchJob): a backend is given the context and leaves the
+model committed. The backend decides the engine; either gives the same model.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from steerlm_core.manifest import Manifest
@@ -54,26 +56,34 @@ def train_job(context: StepContext, output: Output, work: Path) -> TrainJob:
 
 
 class LocalBackend:
-    """Trains on this machine: in this process, or in processes started by torchrun."""
+    """Trains in this process."""
 
     def train(self, context: StepContext) -> Manifest:
         """Train, store the model, and commit it."""
-        output = model_output(context)
-        with context.store.work_folder(f"{context.here.prefix}/train") as work:
-            job = train_job(context, output, work)
-            result = self._train(context, job)
-            output.write_folder(job.output)
-            manifest = output.commit(steps=result.steps, **result.metrics)
-            shutil.rmtree(job.output)
-        return manifest
+        return _train_here(context, "single", train)
 
-    def _train(self, context: StepContext, job: TrainJob) -> TrainResult:
-        def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
-            context.events.progress(step, steps, "steps")
-            context.events.metric(**{"step": float(step), **numbers})
 
-        if context.config.train.engine == "single":
-            return train(job, report=report)
+class TorchrunBackend:
+    """Trains in processes of this machine, started by torchrun."""
+
+    def train(self, context: StepContext) -> Manifest:
+        """Train, store the model, and commit it."""
         from steerlm_core.training.launch import run_torchrun
 
-        return run_torchrun(job, report=report)
+        return _train_here(context, "deepspeed", run_torchrun)
+
+
+def _train_here(context: StepContext, engine: str, train_by: Callable[..., TrainResult]) -> Manifest:
+    def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
+        context.events.progress(step, steps, "steps")
+        context.events.metric(**{"step": float(step), **numbers})
+
+    output = model_output(context)
+    with context.store.work_folder(f"{context.here.prefix}/train") as work:
+        job = train_job(context, output, work)
+        job = replace(job, config=job.config.model_copy(update={"engine": engine}))
+        result = train_by(job, report=report)
+        output.write_folder(job.output)
+        manifest = output.commit(steps=result.steps, **result.metrics)
+        shutil.rmtree(job.output)
+    return manifest
