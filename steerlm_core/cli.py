@@ -13,6 +13,7 @@ from steerlm_core.commands.configure import init, validate
 from steerlm_core.commands.doctor import doctor
 from steerlm_core.commands.generate import generate
 from steerlm_core.commands.inspect import inspect
+from steerlm_core.commands.maintenance import copy, gc, verify
 from steerlm_core.commands.render import render
 from steerlm_core.commands.results import export, report
 from steerlm_core.commands.run import resume, run, step
@@ -34,6 +35,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (run, resume, step),
     "Look": (status, inspect, report, render),
     "Use": (generate, export),
+    "Look after": (verify, gc, copy),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

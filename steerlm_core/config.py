@@ -197,6 +197,12 @@ class RuntimeConfig(Section):
     """How the work is done here; outside every digest."""
 
     threads: int = Field(0, ge=0, description="Threads of a torch operation; 0: one per core.")
+    keep_models: int | None = Field(
+        None, ge=0, description="Newest iterations that keep their model; the best and the last always do; none: all."
+    )
+    keep_candidates: int | None = Field(
+        None, ge=0, description="Newest iterations that keep candidates, labels, scores and groups; none: all."
+    )
     lease_seconds: float = Field(
         60.0, gt=0, description="A runner that is silent for so long loses its step to another that waits."
     )

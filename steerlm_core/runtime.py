@@ -33,6 +33,8 @@ from steerlm_core.steps import decide, evaluate, generate, label, score_prior, t
 from steerlm_core.steps import prepare as prepare_step
 from steerlm_core.steps.context import Events, RunInfo, Stage, StepContext, TrainBackend
 from steerlm_core.store import open_store
+from steerlm_core.store.contents import read_contents
+from steerlm_core.store.gc import retire
 from steerlm_core.store.lease import hold
 from steerlm_core.store.run_store import RunStore
 
@@ -168,7 +170,14 @@ class Session:
         numbers = done.metrics if isinstance(done, Manifest) else done
         if name == "decide":
             self._log.iteration(self.evaluation(iteration), numbers)
+            self._retire()
         return dict(numbers)
+
+    def _retire(self) -> None:
+        """Remove old iterations' models and candidates, where the configuration says so."""
+        keep = self.run.config.runtime
+        if keep.keep_models is not None or keep.keep_candidates is not None:
+            retire(self._store, read_contents(self._store), keep.keep_models, keep.keep_candidates)
 
     def evaluation(self, iteration: int) -> dict[str, Any]:
         """Read an iteration's evaluation.json."""

@@ -27,9 +27,8 @@ from steerlm_core.steps.output import Output
 from steerlm_core.store import open_store
 from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.run_store import RunStore
-from tests.toy.world import build
+from tests.toy.world import CANDIDATES, build, small
 
-CANDIDATES = 4
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -86,21 +85,13 @@ class World:
         return {str(path): (stat.st_size, stat.st_mtime_ns) for path, stat in found}
 
 
-def _small(config: RunConfig, **generate: Any) -> RunConfig:
-    raw = config.model_dump(mode="json")
-    raw["prompts"] |= {"train": 12, "held_out": 8, "prompts_per_part": 5}
-    raw["generate"] |= {"candidates": CANDIDATES, "batch": 16, **generate}
-    raw["convergence"] |= {"min_ess": 1.0}
-    return parse_config(raw | {"max_iterations": 2}, "toy")
-
-
 def _loop(root: Path, config: RunConfig | None = None, iterations: int | None = None) -> dict[str, Any]:
     return run_loop(str(root), config, EventLog("test", None), iterations)
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return _small(build(tmp_path_factory.mktemp("toy")))
+    return small(build(tmp_path_factory.mktemp("toy")))
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +112,9 @@ def world(finished, tmp_path) -> World:
 def dropping(config, tmp_path_factory) -> World:
     """One iteration that drops cut responses, of which it has many; not to be changed."""
     world = World(tmp_path_factory.mktemp("drop") / "run")
-    small = _small(config, truncated="drop", max_new_tokens=2)
-    prompts = small.prompts.model_copy(update={"train": 32, "held_out": 32})  # so that some groups stay short
-    _loop(world.root, small.model_copy(update={"prompts": prompts}), 1)
+    world_config = small(config, truncated="drop", max_new_tokens=2)
+    prompts = world_config.prompts.model_copy(update={"train": 32, "held_out": 32})  # so that some groups stay short
+    _loop(world.root, world_config.model_copy(update={"prompts": prompts}), 1)
     return world
 
 

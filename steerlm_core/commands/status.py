@@ -16,9 +16,12 @@ def status(root: Root) -> None:
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.observe.report import ITERATION_COLUMNS, iteration_rows, reason
     from steerlm_core.observe.run_view import STEP_OUTPUTS, RunView
+    from steerlm_core.observe.text import size
 
     view = RunView(root)
-    print_text(f"{view.run_id} in {root}", style="bold")
+    print_text(f"{view.run_id} in {root}, {size(view.bytes_stored)}", style="bold")
+    for who in view.at_work:
+        print_text(f"at work: {who}")
     print_text(f"prepare: {'done' if view.prepared else 'not finished'}{_time(view, None, 'prepare')}")
     if view.iterations:
         rows = [[str(each.number), *(_step(view, each, step) for step in STEP_OUTPUTS)] for each in view.iterations]

@@ -19,6 +19,8 @@ from steerlm_core.observe.event_store import read_events
 from steerlm_core.schemas import SCHEMA_VERSION
 from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
+from steerlm_core.store.contents import read_contents
+from steerlm_core.store.gc import at_work
 
 # What each step of an iteration leaves behind, in their order.
 STEP_OUTPUTS = {
@@ -122,6 +124,16 @@ class RunView:
                 key = (event.get("iteration"), str(event["step"]))
                 total[key] = total.get(key, 0.0) + float(event["fields"]["seconds"])
         return total
+
+    @property
+    def at_work(self) -> list[str]:
+        """Who holds a lease of the run at present, and for what."""
+        return at_work(self.store)
+
+    @cached_property
+    def bytes_stored(self) -> int:
+        """Bytes of all parts that the run consists of."""
+        return sum(part.size for part in read_contents(self.store).parts())
 
     def policy_folder(self, iteration: int | None) -> Path:
         """Return the folder of an iteration's trained model; None: policy 0. Every file is verified.

@@ -27,6 +27,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
+def size(count: float) -> str:
+    """Return `512 bytes`, `1.2 MB` or `34 GB`."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    power = min(3, int(math.log(count * 1.0005, 1000)))
+    count, unit = count / 1000**power, ("kB", "MB", "GB")[power - 1]
+    return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
+
+
 def rate(per_second: float, unit: str) -> str:
     """Return `1.2 groups/s`, `350 tokens/s`, or `4.0 s a group` where a second is too short."""
     if per_second >= 1:

@@ -24,6 +24,8 @@ from steerlm_core.manifest import Manifest, Part
 from steerlm_core.store.mirror import CheckpointMirror
 from steerlm_core.store.objects import Listed, Objects
 
+REMOVED = "removed.json"  # beside a manifest: its parts were removed on purpose
+
 _HASH_IN_NAME = 12
 _MODELS_KEPT = 6  # copies in scratch: prior, attribute model, and the policies of two iterations
 
@@ -138,8 +140,7 @@ class RunStore:
         if own := self._objects.path(part.key):
             return pq.read_table(self._verified(part, own))
         with self._temporary() as path:
-            self.download(part.key, path)
-            return pq.read_table(self._verified(part, path), memory_map=False)
+            return pq.read_table(self._fetch(part, path), memory_map=False)
 
     def local_file(self, part: Part) -> Path:
         """A local, verified copy of one part; on a disk the part itself.
@@ -150,9 +151,7 @@ class RunStore:
         if own := self._objects.path(part.key):
             return self._verified(part, own)
         path = self._folder("files") / part.sha256
-        if not path.exists():
-            self.download(part.key, path)
-        return self._verified(part, path)
+        return self._verified(part, path) if path.exists() else self._fetch(part, path)
 
     def write_folder(self, prefix: str, folder: Path) -> list[Part]:
         """Store every file of a folder below a prefix that carries a hash of their content."""
@@ -181,8 +180,9 @@ class RunStore:
         folder = self._models() / name
         if not folder.is_dir():
             self._download_folder(manifest, f"{prefix}{name}/", folder)
-        for part in manifest.parts:
-            self._verified(part, folder / part.key.removeprefix(f"{prefix}{name}/"))
+        else:
+            for part in manifest.parts:
+                self._verified(part, folder / part.key.removeprefix(f"{prefix}{name}/"))
         os.utime(folder)
         return folder
 
@@ -208,8 +208,7 @@ class RunStore:
             self._verified(part, own)
             return
         with self._temporary() as path:
-            self.download(part.key, path)
-            self._verified(part, path)
+            self._fetch(part, path)
 
     def _upload_once(self, part: Part, path: Path) -> None:
         """Upload what is not there yet: an object is whole or absent, and its name is its content."""
@@ -218,7 +217,7 @@ class RunStore:
 
     def _verified(self, part: Part, path: Path) -> Path:
         if not path.is_file():
-            raise RunStateError(f"{self.url(part.key)}: missing, though a manifest names it.")
+            raise self._missing(part)
         found = file_sha256(path)
         if found != part.sha256:
             if self._objects.path(part.key) is None:
@@ -228,6 +227,22 @@ class RunStore:
                 "Restore it from a copy of the run; `steerlm verify` lists all that is damaged."
             )
         return path
+
+    def _missing(self, part: Part) -> RunStateError:
+        prefix = part.key
+        while "/" in prefix:
+            prefix = prefix.rpartition("/")[0]
+            if self.exists(f"{prefix}/{REMOVED}"):
+                return RunStateError(f"{self.url(prefix)}: removed by the run's retention; its manifest is kept.")
+        return RunStateError(
+            f"{self.url(part.key)}: missing, though a manifest names it. Restore it from a copy of the run."
+        )
+
+    def _fetch(self, part: Part, path: Path) -> Path:
+        """Bring a part here, and check it."""
+        if not self._objects.download(part.key, path):
+            raise self._missing(part)
+        return self._verified(part, path)
 
     def _download_folder(self, manifest: Manifest, start: str, folder: Path) -> None:
         """Bring a folder here; whoever shares the place sees all of it or nothing."""
@@ -239,7 +254,7 @@ class RunStore:
             for part in manifest.parts:
                 path = Path(name) / "model" / part.key.removeprefix(start)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self.download(part.key, path)
+                self._fetch(part, path)
             try:
                 (Path(name) / "model").rename(folder)
             except OSError:

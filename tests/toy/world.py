@@ -33,6 +33,7 @@ LETTERS = ("a", "b")
 TONE = AttributeSpec(name="tone", high=2)
 SYMBOLS = (*LETTERS, ":", *(f"tone:{level}" for level in TONE.levels))
 END = "<end>"
+CANDIDATES = 4  # of the small form
 LONGEST = 4  # tokens of a response, the end token included
 
 
@@ -69,6 +70,15 @@ def _config(folder: Path) -> dict[str, object]:
         "max_iterations": 6,
         "runtime": {"threads": 1},
     }
+
+
+def small(config: RunConfig, **generate: object) -> RunConfig:
+    """Return the same world with two iterations of few pairs and candidates: seconds of work."""
+    raw = config.model_dump(mode="json")
+    raw["prompts"] |= {"train": 12, "held_out": 8, "prompts_per_part": 5}
+    raw["generate"] |= {"candidates": CANDIDATES, "batch": 16, **generate}
+    raw["convergence"] |= {"min_ess": 1.0}
+    return parse_config(raw | {"max_iterations": 2}, "toy")
 
 
 class Posterior:

@@ -1,0 +1,95 @@
+"""`steerlm verify`, `gc` and `copy`: looking after what a run has stored."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from steerlm_core.commands.run import Root
+
+_BROKEN = 1
+
+KeepModels = Annotated[
+    int | None, typer.Option(min=0, help="Newest iterations that keep their model; the best and the last always do.")
+]
+KeepCandidates = Annotated[
+    int | None, typer.Option(min=0, help="Newest iterations that keep candidates, labels, prior scores and groups.")
+]
+
+
+def verify(root: Root) -> None:
+    """Read every byte of a run and check it against its manifests; exit code 1 where something is wrong."""
+    from steerlm_core.commands.tables import print_table, print_text
+    from steerlm_core.observe.text import size
+    from steerlm_core.store import open_store
+    from steerlm_core.store.verify import verify as verify_run
+
+    contents, problems = verify_run(open_store(root), _progress)
+    if problems:
+        print_table(("object", "what is wrong"), sorted(problems.items()))
+        print_text(f"{len(problems)} of the objects of {root} cannot be used.", style="bold red")
+        raise typer.Exit(_BROKEN)
+    parts = list(contents.parts())
+    gone = f"; {len(contents.removed)} output(s) removed by retention" if contents.removed else ""
+    print_text(
+        f"{contents.run_id}: {len(contents.documents)} documents and {len(parts)} parts, "
+        f"{size(sum(part.size for part in parts))}, all as they were written{gone}."
+    )
+
+
+def gc(
+    root: Root,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only listed.")] = False,
+    keep_models: KeepModels = None,
+    keep_candidates: KeepCandidates = None,
+) -> None:
+    """Show what no commit of a run refers to, and old iterations that need not be kept; remove it with --delete."""
+    from steerlm_core.commands.tables import print_table, print_text
+    from steerlm_core.errors import RunStateError
+    from steerlm_core.observe.text import size
+    from steerlm_core.store import open_store
+    from steerlm_core.store.contents import read_contents
+    from steerlm_core.store.gc import find_rubbish, remove
+
+    store = open_store(root)
+    contents = read_contents(store)
+    for key, what in contents.problems.items():
+        raise RunStateError(f"{store.url(key)}: {what}. Nothing is removed from a damaged run; see `steerlm verify`.")
+    rubbish = find_rubbish(store, contents, keep_models, keep_candidates)
+    rows = [(found.key, size(found.size), "unreferenced") for found in rubbish.unreferenced]
+    rows += [(found.key, size(found.size), "old") for some in rubbish.retired.values() for found in some]
+    if rows:
+        print_table(("object", "size", "why"), sorted(rows))
+    for who in rubbish.at_work:
+        print_text(f"At work: {who}; what it has not finished is left alone.")
+    total = size(sum(found.size for found in rubbish.everything()))
+    if delete:
+        remove(store, rubbish)
+    print_text(
+        f"{len(rows)} object(s), {total}{' removed' if delete else '; remove them with --delete' if rows else ''}."
+    )
+
+
+def copy(
+    root: Root,
+    target: Annotated[str, typer.Argument(help="A new root: a directory, or s3://BUCKET/PREFIX.", show_default=False)],
+) -> None:
+    """Copy a run to another store, every byte verified on both sides; an interrupted copy goes on when repeated."""
+    from steerlm_core.commands.tables import print_text
+    from steerlm_core.store import open_store
+    from steerlm_core.store.copy import copy_run
+
+    there = open_store(target)
+    there.probe()
+    contents = copy_run(open_store(root), there, _progress)
+    print_text(f"{contents.run_id} is in {target} now, {len(contents.documents)} documents and all their parts.")
+
+
+def _progress(done: int, total: int, unit: str) -> None:
+    """Say on standard error how far it is, where somebody looks."""
+    import sys
+
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{done}/{total} {unit}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,124 @@
+"""What may go: objects that no document refers to, and old iterations that retention does not keep.
+
+Only objects whose names are of our own making are ever removed; whatever else lies in the folder
+stays. While a runner is at work, what has no manifest yet is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from steerlm_core.sealed import seal
+from steerlm_core.store.contents import STAGE_OUTPUTS, Contents, iteration_prefix
+from steerlm_core.store.lease import Claim
+from steerlm_core.store.local import UNFINISHED
+from steerlm_core.store.objects import Listed
+from steerlm_core.store.run_store import REMOVED, RunStore
+
+_STAGE = r"(?:iterations/\d{3}|confirmation/(?:policy-0|iteration-\d{3}))"
+_TABLE = re.compile(
+    rf"(?P<prefix>prompts|annotated|{_STAGE}/(?:candidates|labels|prior_scores|groups|evaluation))"
+    r"/part-\d{5}-[0-9a-f]{12}\.parquet"
+)
+_MODEL = re.compile(r"(?P<prefix>models/(?:prior|attribute|policy-0)|iterations/\d{3}/model)/[0-9a-f]{12}/.+")
+_TRAINING = re.compile(
+    r"(?P<prefix>iterations/\d{3})/train/(?:checkpoints/(?:latest\.json|\.?[a-z]*-?step-\d{8}/.+)|model/.+)"
+)
+_LEASE = re.compile(r"leases/(?:(?:\d{3}-)?[a-z_]+\.json|probe-[0-9a-f]{32})")
+
+_SILENT_SECONDS = 600.0  # a lease not renewed for so long is dead, however slow its clock and its lister's
+
+
+@dataclass
+class Rubbish:
+    """What gc would remove.
+
+    Attributes:
+        unreferenced: Objects that no document names.
+        retired: Keys of outputs that retention does not keep, by their prefix.
+        at_work: Who is at work on the run; while somebody is, unfinished outputs are left alone.
+    """
+
+    unreferenced: list[Listed] = field(default_factory=list)
+    retired: dict[str, list[Listed]] = field(default_factory=dict)
+    at_work: list[str] = field(default_factory=list)
+
+    def everything(self) -> list[Listed]:
+        """All objects that would go."""
+        return [*self.unreferenced, *(found for some in self.retired.values() for found in some)]
+
+
+def find_rubbish(store: RunStore, contents: Contents, keep_models: int | None, keep_candidates: int | None) -> Rubbish:
+    """Find what gc would remove.
+
+    Args:
+        store: The run root.
+        contents: What the run consists of.
+        keep_models: Newest iterations that keep their model; the best, the last accepted and the last always do;
+            None: all.
+        keep_candidates: Newest iterations that keep candidates, labels, prior scores and groups; None: all.
+    """
+    retired = set(retired_prefixes(contents, keep_models, keep_candidates))
+    owner = {part.key: prefix for prefix, manifest in contents.manifests.items() for part in manifest.parts}
+    rubbish = Rubbish(at_work=at_work(store))
+    for found in store.listing():
+        prefix = owner.get(found.key)
+        if prefix in retired:
+            rubbish.retired.setdefault(prefix, []).append(found)
+        elif (prefix is None or prefix in contents.removed) and _is_rubbish(found, contents, bool(rubbish.at_work)):
+            rubbish.unreferenced.append(found)
+    return rubbish
+
+
+def remove(store: RunStore, rubbish: Rubbish) -> None:
+    """Remove it; an output of a retired iteration says first that it is gone on purpose."""
+    for prefix, parts in rubbish.retired.items():
+        store.create(f"{prefix}/{REMOVED}", seal({"removed": sorted(found.key for found in parts)}))
+    store.delete([found.key for found in rubbish.everything()])
+
+
+def retire(store: RunStore, contents: Contents, keep_models: int | None, keep_candidates: int | None) -> None:
+    """Remove what retention does not keep, without listing anything."""
+    for prefix in retired_prefixes(contents, keep_models, keep_candidates):
+        keys = sorted(part.key for part in contents.manifests[prefix].parts)
+        store.create(f"{prefix}/{REMOVED}", seal({"removed": keys}))
+        store.delete(keys)
+
+
+def retired_prefixes(contents: Contents, keep_models: int | None, keep_candidates: int | None) -> Iterable[str]:
+    """Yield the outputs of committed iterations that retention does not keep, and that are still there."""
+    commits = contents.commits
+    accepted = [number for number, commit in enumerate(commits) if commit["accepted"]]
+    always = {len(commits) - 1, *accepted[-1:], *(commit["best_iteration"] for commit in commits[-1:])}
+    for names, keep in ((("model",), keep_models), (STAGE_OUTPUTS, keep_candidates)):
+        for number in range(len(commits) - keep if keep is not None else 0):
+            for name in names:
+                prefix = f"{iteration_prefix(number)}/{name}"
+                if number not in always and prefix in contents.manifests and prefix not in contents.removed:
+                    yield prefix
+
+
+def at_work(store: RunStore) -> list[str]:
+    """Return who holds a lease of the run, and which."""
+    found = []
+    for listed in store.listing("leases/"):
+        held = store.read_versioned(listed.key)
+        claim = Claim.from_bytes(held[0]) if held else None
+        if claim is not None and not claim.is_dead and time.time() - listed.modified < _SILENT_SECONDS:
+            found.append(f"{listed.key.removeprefix('leases/').removesuffix('.json')}: {claim.owner}")
+    return sorted(found)
+
+
+def _is_rubbish(found: Listed, contents: Contents, busy: bool) -> bool:
+    """Whether an object that no manifest names is ours, and of no more use."""
+    name = found.key.rpartition("/")[2]
+    if _LEASE.fullmatch(found.key) or name.startswith(UNFINISHED):
+        return not busy
+    if training := _TRAINING.fullmatch(found.key):
+        return f"{training['prefix']}/model" in contents.manifests
+    if part := _TABLE.fullmatch(found.key) or _MODEL.fullmatch(found.key):
+        return part["prefix"] in contents.manifests or not busy
+    return False
