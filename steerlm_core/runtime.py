@@ -31,10 +31,11 @@ from steerlm_core.sealed import seal, unseal
 from steerlm_core.steps import confirm as confirm_step
 from steerlm_core.steps import decide, evaluate, generate, label, score_prior, train, weigh
 from steerlm_core.steps import prepare as prepare_step
-from steerlm_core.steps.context import Events, RunInfo, Stage, StepContext, TrainBackend
+from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext, TrainBackend
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import retire
+from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.lease import hold
 from steerlm_core.store.run_store import RunStore
 
@@ -42,7 +43,7 @@ RUN = "run.json"
 _VERSIONED = ("torch", "transformers", "deepspeed", "pyarrow")
 
 # The steps of an iteration, in their order; label and score_prior do not need each other.
-ITERATION_STEPS: Mapping[str, Callable[[StepContext], Manifest | dict[str, Any]]] = {
+ITERATION_STEPS: Mapping[str, Callable[[StepContext], Manifest | dict[str, Any] | None]] = {
     "generate": generate.run,
     "label": label.run,
     "score_prior": score_prior.run,
@@ -71,7 +72,8 @@ def create_or_open_run(root: str, config: RunConfig | None) -> RunInfo:
     if not store.exists(RUN):
         if config is None:
             raise RunStateError(f"{root}: holds no run (no {RUN}). `steerlm run CONFIG --root {root}` starts one.")
-        prepare_step.preflight(config)
+        with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
+            prepare_step.preflight(config, Inputs(Path(scratch)).fetch)
         store.probe()
         store.create(RUN, seal(_describe(config)))
     run = open_run(store)
@@ -133,14 +135,15 @@ class Session:
         torch.set_num_threads(run.config.runtime.threads or os.cpu_count() or 1)
 
     @contextmanager
-    def _doing(self, step: str, iteration: int | None = None) -> Iterator[StepContext]:
+    def _doing(self, step: str, iteration: int | None = None, shard: Shard | None = None) -> Iterator[StepContext]:
         """Say that a step starts, hold its lease, build its context, and say how it ended."""
         lease = step if iteration is None else f"{iteration:03d}-{step}"
+        lease += f"-{shard.index}of{shard.count}" if shard else ""
         with (
-            self._log.step(step, iteration) as events,
+            self._log.step(step, iteration, shard.index if shard else None) as events,
             hold(self._store, lease, self.run.config.runtime.lease_seconds, events.warning) as held,
         ):
-            yield replace(self.context(events, iteration or 0), check_lease=held.check)
+            yield replace(self.context(events, iteration or 0), check_lease=held.check, shard=shard or Shard())
 
     def context(self, events: Events, iteration: int = 0, stage: Stage | None = None) -> StepContext:
         """Build the context of a step."""
@@ -153,6 +156,7 @@ class Session:
             scratch=Path(self._scratch.name),
             iteration=iteration,
             stage=stage,
+            fetch=Inputs(Path(self._scratch.name)).fetch,
         )
 
     def prepare(self) -> None:
@@ -160,14 +164,14 @@ class Session:
         with self._doing("prepare") as context:
             prepare_step.run(context)
 
-    def step(self, name: str, iteration: int) -> dict[str, Any]:
-        """Run one step of an iteration; returns its numbers."""
-        with self._doing(name, iteration) as context:
+    def step(self, name: str, iteration: int, shard: Shard | None = None) -> dict[str, Any]:
+        """Run one step of an iteration, or one shard of it; returns its numbers, none while other shards work."""
+        with self._doing(name, iteration, shard) as context:
             stage = Stage(
                 f"iterations/{iteration:03d}", decide.best_policy(context, iteration), ("held_out", "train"), iteration
             )
             done = ITERATION_STEPS[name](context.at(stage, iteration))
-        numbers = done.metrics if isinstance(done, Manifest) else done
+        numbers = done.metrics if isinstance(done, Manifest) else done or {}
         if name == "decide":
             self._log.iteration(self.evaluation(iteration), numbers)
             self._retire()

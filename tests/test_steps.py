@@ -22,7 +22,7 @@ from steerlm_core.runtime import ITERATION_STEPS, Session, create_or_open_run
 from steerlm_core.sealed import seal, unseal
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.context import RunInfo
-from steerlm_core.steps.drift import DriftGate
+from steerlm_core.steps.drift import Drift, judge
 from steerlm_core.steps.output import Output
 from steerlm_core.store import open_store
 from steerlm_core.store.local import LocalObjects
@@ -249,23 +249,23 @@ def test_a_sampler_that_is_not_the_model_is_refused(world, monkeypatch, wrong):
 
 
 def test_the_drift_gate_judges_tokens_and_sequences_and_names_the_worst():
-    gate = DriftGate(GenerateConfig(max_drifted_share=0.5))
-    gate.add("a", 0, [-1.0, -1.0], [-1.0, -1.0])
-    gate.add("b", 3, [-1.0, -1.0], [-1.02, -1.0])
-    gate.check()
-    assert gate.numbers() == pytest.approx(
+    limits = GenerateConfig(max_drifted_share=0.5)
+    one, other = Drift(), Drift()
+    one.add("a", 0, [-1.0, -1.0], [-1.0, -1.0])
+    other.add("b", 3, [-1.0, -1.0], [-1.02, -1.0])
+    assert judge([one.sums(), other.sums()], limits) == pytest.approx(
         {"drift_token": (3 + math.exp(0.02)) / 4, "drift_far_share": 0, "drift_worst": 0.02}
     )
-    far = DriftGate(GenerateConfig(max_drifted_share=0.5))
+    far = Drift()
     for group, off in (("a", 0.0), ("b", 0.02), ("c", 0.02)):  # 60 tokens, 1.2 nats: little a token, much in all
         far.add(group, 1, [-1.0] * 60, [-1.0 - off] * 60)
     with pytest.raises(CaptureError, match=r"66\.67% of the sequences"):
-        far.check()
-    undefined = DriftGate(GenerateConfig(max_drifted_share=0.5))
+        judge([far.sums()], limits)
+    undefined = Drift()
     for group, scored in (("a", -1.0), ("b", math.nan), ("c", -1.0)):
         undefined.add(group, 0, [-1.0], [scored])
     with pytest.raises(CaptureError, match="worst: group b, candidate 0"):
-        undefined.check()
+        judge([one.sums(), undefined.sums()], limits)
 
 
 # ------------------------------------------------------------------------------------------- nothing twice, ours only

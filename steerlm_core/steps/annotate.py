@@ -7,7 +7,7 @@ drawn apart: the texts of the attribute model, and those of the SteerLM v1 boots
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from steerlm_core.config import GenerateConfig, RunConfig
 from steerlm_core.embedded.annotated import ATTRIBUTE_TEXTS, BOOTSTRAP_TEXTS, annotate, annotated_stories
 from steerlm_core.errors import ConfigError, DataError
 from steerlm_core.manifest import Manifest
-from steerlm_core.models.loading import end_token_id
+from steerlm_core.models.loading import end_token_id, local_path
 from steerlm_core.models.sampling import Draw, noise_key, sample
 from steerlm_core.prompts import prompt_ids
 from steerlm_core.schemas import ANNOTATED
@@ -33,7 +33,7 @@ _PRIOR_DRAW = 2_000_000  # names the random draws of the prior's samples
 _SHUFFLE_STREAM = 13
 
 
-def check_source(config: RunConfig) -> None:
+def check_source(config: RunConfig, fetch: Callable[[str], Path] = local_path) -> None:
     """Check the annotated source, if the run needs one, without making anything.
 
     Raises:
@@ -50,7 +50,7 @@ def check_source(config: RunConfig) -> None:
                 "texts are annotated by the measured raters. Name a rater for each, or give an annotated file."
             )
     else:
-        read_annotated(config)
+        read_annotated(config, fetch)
 
 
 def run(context: StepContext) -> Manifest:
@@ -95,19 +95,19 @@ def _texts(context: StepContext) -> tuple[Sequence[AnnotatedText], Sequence[Anno
         )
         return first, second
     total = wanted.attribute_texts + wanted.bootstrap_texts
-    texts = _from_prior(context, total) if wanted.source == "prior" else read_annotated(config)
+    texts = _from_prior(context, total) if wanted.source == "prior" else read_annotated(config, context.fetch)
     order = np.random.default_rng([config.seed, _SHUFFLE_STREAM]).permutation(len(texts))[:total]
     cut = round(len(order) * wanted.bootstrap_texts / total)
     return [texts[i] for i in order[cut:]], [texts[i] for i in order[:cut]]
 
 
-def read_annotated(config: RunConfig) -> list[AnnotatedText]:
+def read_annotated(config: RunConfig, fetch: Callable[[str], Path] = local_path) -> list[AnnotatedText]:
     """Read the annotated file: `prompt`, `response` and one key an attribute; a missing one is not annotated.
 
     Raises:
         DataError: The file is missing or too short, or a line is malformed; with its number.
     """
-    path = Path(config.annotated.source).expanduser()
+    path = fetch(config.annotated.source)
     texts = []
     for number, row in read_json_lines(path, "annotated.source"):
         if isinstance(row, str) or not all(isinstance(row.get(key), str) for key in ("prompt", "response")):
@@ -130,7 +130,7 @@ def _from_prior(context: StepContext, count: int) -> list[AnnotatedText]:
     config = context.config
     folder = context.store.local_folder(context.manifest("models/prior"))
     model, tokenizer = context.models.causal_lm(folder, config.models.dtype), context.models.tokenizer(folder)
-    pairs = draw_pairs(read_prompts(config)[0], config)
+    pairs = draw_pairs(read_prompts(config, context.fetch)[0], config)
     prompts = list(islice(cycle(dict.fromkeys(pair.prompt for pair in pairs if pair.split == "train")), count))
     ids = {prompt: tuple(prompt_ids(prompt, None, config.prompts.format, tokenizer)) for prompt in prompts}
     draws = [Draw(ids[p], noise_key(config.seed, _PRIOR_DRAW, p, i)) for i, p in enumerate(prompts)]

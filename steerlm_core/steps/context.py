@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from steerlm_core.config import RunConfig
 from steerlm_core.manifest import Manifest, Part
 from steerlm_core.models.attribute_model import AttributeModel
+from steerlm_core.models.loading import local_path
 from steerlm_core.sealed import unseal
 
 
@@ -38,6 +39,9 @@ class Store(Protocol):
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object unless another stands there, atomically; False where one does."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects."""
 
     def write_table(self, prefix: str, number: int, table: pa.Table, split: str) -> Part:
         """Write one Parquet part; its key carries a hash of its content."""
@@ -117,11 +121,30 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One of several processes that share a step: it does every `count`-th part.
+
+    Attributes:
+        index: From 0.
+        count: Shards of the step.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def does(self, number: int) -> bool:
+        """Whether part `number` is this shard's."""
+        return number % self.count == self.index
+
+
+@dataclass(frozen=True)
 class StepContext:
     """Everything that a step may use.
 
     Attributes:
+        shard: Which of the step's parts are this process's.
         check_lease: Raises LeaseLostError where another runner has taken over the step; called before a commit.
+        fetch: Brings a file or a folder that the user named here; returns its local path.
     """
 
     run: RunInfo
@@ -132,7 +155,9 @@ class StepContext:
     scratch: Path
     iteration: int = 0
     stage: Stage | None = None
+    shard: Shard = Shard()
     check_lease: Callable[[], None] = lambda: None
+    fetch: Callable[[str], Path] = local_path
 
     @property
     def config(self) -> RunConfig:

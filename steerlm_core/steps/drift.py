@@ -1,4 +1,4 @@
-"""The sampler drift gate: the sampler's log-probs against the re-scored ones.
+"""The sampler drift gate: the sampler's log-probs against the re-scored ones, collected part by part.
 
 Fails when `mean exp|Δ|` per token, or the share of sequences with `|ΣΔ| > log 3`, is above its
 limit (method.md, "Two gates"), and names the worst sequence.
@@ -7,7 +7,8 @@ limit (method.md, "Two gates"), and names the worst sequence.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from steerlm_core.config import GenerateConfig
 from steerlm_core.errors import CaptureError
@@ -16,12 +17,11 @@ _FAR = math.log(3.0)
 _LARGEST = 700.0  # exp of more would overflow
 
 
-class DriftGate:
-    """Collects differences, sequence by sequence; `check` raises when they are too large."""
+class Drift:
+    """Collects the differences of a part, sequence by sequence."""
 
-    def __init__(self, limits: GenerateConfig) -> None:
-        """Take the limits from the generation section."""
-        self._limits = limits
+    def __init__(self) -> None:
+        """Start with nothing."""
         self._tokens, self._sum, self._sequences, self._far = 0, 0.0, 0, 0
         self._worst: tuple[float, str] = (0.0, "none")
 
@@ -37,27 +37,39 @@ class DriftGate:
         if whole > self._worst[0]:
             self._worst = (whole, f"group {group_id}, candidate {index}")
 
-    def numbers(self) -> dict[str, float]:
-        """The two measures, and the largest difference of a whole sequence, in nats."""
+    def sums(self) -> dict[str, Any]:
+        """What `judge` needs of this part."""
         return {
-            "drift_token": self._sum / max(self._tokens, 1),
-            "drift_far_share": self._far / max(self._sequences, 1),
-            "drift_worst": self._worst[0],
+            "tokens": self._tokens,
+            "token_drift": self._sum,
+            "sequences": self._sequences,
+            "far": self._far,
+            "worst": self._worst[0],
+            "worst_at": self._worst[1],
         }
 
-    def check(self) -> None:
-        """Judge what was collected.
 
-        Raises:
-            CaptureError: The sampler is not the model that was scored.
-        """
-        numbers, limits = self.numbers(), self._limits
-        if numbers["drift_token"] <= limits.max_token_drift and numbers["drift_far_share"] <= limits.max_drifted_share:
-            return
+def judge(parts: Sequence[Mapping[str, Any]], limits: GenerateConfig) -> dict[str, float]:
+    """Return the two measures, and the largest difference of a whole sequence, in nats.
+
+    Args:
+        parts: The sums of all parts.
+        limits: The generation section.
+
+    Raises:
+        CaptureError: The sampler is not the model that was scored.
+    """
+
+    def total(name: str) -> float:
+        return float(sum(part[name] for part in parts))
+
+    worst = max(parts, key=lambda part: float(part["worst"]))
+    token, far = total("token_drift") / max(total("tokens"), 1), total("far") / max(total("sequences"), 1)
+    if not (token <= limits.max_token_drift and far <= limits.max_drifted_share):  # NaN is no small drift
         raise CaptureError(
             "generate: the sampler's log-probs differ from the re-scored log_q: mean exp|Δ| per token "
-            f"{numbers['drift_token']:.4f} (limit {limits.max_token_drift}), {numbers['drift_far_share']:.2%} of "
-            f"the sequences are off by more than log 3 (limit {limits.max_drifted_share:.2%}); worst: {self._worst[1]} "
-            f"with {self._worst[0]:.3f} nats. Sample and score with the same weights and dtype, or raise the limits in "
-            "`generate`."
+            f"{token:.4f} (limit {limits.max_token_drift}), {far:.2%} of the sequences are off by more than log 3 "
+            f"(limit {limits.max_drifted_share:.2%}); worst: {worst['worst_at']} with {worst['worst']:.3f} nats. "
+            "Sample and score with the same weights and dtype, or raise the limits in `generate`."
         )
+    return {"drift_token": token, "drift_far_share": far, "drift_worst": float(worst["worst"])}

@@ -17,15 +17,16 @@ import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steerlm_core.config import RunConfig
-from steerlm_core.manifest import Manifest
+from steerlm_core.manifest import Manifest, Part
 from steerlm_core.models.distribution import Sampling
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.loading import end_token_id
 from steerlm_core.models.sampling import Draw, Sample, noise_key, sample
 from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.schemas import CANDIDATES
+from steerlm_core.steps.by_part import Numbers, run_by_part
 from steerlm_core.steps.context import StepContext
-from steerlm_core.steps.drift import DriftGate
+from steerlm_core.steps.drift import Drift, judge
 from steerlm_core.steps.output import Output
 
 _DRAWS_AT_MOST = 2  # times N, for a held-out group
@@ -44,8 +45,8 @@ class _Group:
         return min(wanted - complete, _DRAWS_AT_MOST * wanted - len(self.samples))
 
 
-def run(context: StepContext) -> Manifest:
-    """Sample and re-score the candidates of the stage; returns the manifest of the candidates.
+def run(context: StepContext) -> Manifest | None:
+    """Sample and re-score the candidates of the stage; returns their manifest, None while other shards are at it.
 
     Raises:
         CaptureError: The sampler's log-probs are not those of the model.
@@ -64,18 +65,22 @@ def run(context: StepContext) -> Manifest:
         return done
     folder = context.store.local_folder(policy)
     model, tokenizer = context.models.causal_lm(folder, config.models.dtype), context.models.tokenizer(folder)
-    gate, groups_done, truncated, draws = DriftGate(config.generate), 0, 0, 0
-    total = sum(part.rows for part in prompts.parts if part.split in stage.splits)
-    for part, table in context.tables("prompts", stage.splits):
-        groups = _sample_part(context, model, tokenizer, table, part.split)
-        rows = list(_rows(model, tokenizer, groups, config, gate))
-        output.write_table(pa.Table.from_pylist(rows, CANDIDATES), part.split)
-        groups_done, draws = groups_done + len(groups), draws + len(rows)
-        truncated += sum(row["finish_reason"] == "length" for row in rows)
-        context.events.progress(groups_done, total, "groups")
-    gate.check()
-    context.events.metric(candidates=draws, truncated=truncated, **gate.numbers())
-    return output.commit(candidates=draws, truncated=truncated, **gate.numbers())
+
+    def work(part: Part, table: pa.Table) -> tuple[pa.Table, Numbers]:
+        drift = Drift()
+        rows = list(_rows(model, tokenizer, _sample_part(context, model, tokenizer, table, part.split), config, drift))
+        truncated = sum(row["finish_reason"] == "length" for row in rows)
+        numbers = {"candidates": len(rows), "truncated": truncated, **drift.sums()}
+        return pa.Table.from_pylist(rows, CANDIDATES), numbers
+
+    def summarise(parts: list[Numbers]) -> Numbers:
+        counts = {name: sum(part[name] for part in parts) for name in ("candidates", "truncated")}
+        numbers = {**counts, **judge(parts, config.generate)}
+        context.events.metric(**numbers)
+        return numbers
+
+    parts = [part for part in prompts.parts if part.split in stage.splits]
+    return run_by_part(context, output, parts, "groups", work, summarise)
 
 
 def _sample_part(
@@ -106,7 +111,7 @@ def _rows(
     tokenizer: PreTrainedTokenizerBase,
     groups: list[_Group],
     config: RunConfig,
-    gate: DriftGate,
+    drift: Drift,
 ) -> Iterator[dict[str, Any]]:
     """Re-score the part's candidates and yield them as rows of CANDIDATES."""
     settings, train = config.generate, config.train
@@ -121,7 +126,7 @@ def _rows(
         for index, (drawn, columns, sums) in enumerate(zip(group.samples, scored.tokens, scored.sums, strict=True)):
             # Column 0 is the raw Q'; the last is the distribution sampled from, the same one when sampling is plain.
             logs = columns[:, -1].tolist()
-            gate.add(group.row["group_id"], index, drawn.log_q, logs)
+            drift.add(group.row["group_id"], index, drawn.log_q, logs)
             yield {
                 **{key: group.row[key] for key in ("group_id", "split", "target", "prompt")},
                 **{key: group.row[key] for key in ("policy_prompt_ids", "prior_prompt_ids")},

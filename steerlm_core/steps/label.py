@@ -11,16 +11,17 @@ import torch
 
 from steerlm_core.config import RunConfig
 from steerlm_core.likelihood import log_likelihood
-from steerlm_core.manifest import Manifest
+from steerlm_core.manifest import Manifest, Part
 from steerlm_core.models.attribute_model import AttributeModel
 from steerlm_core.raters import measure
 from steerlm_core.schemas import LABELS
+from steerlm_core.steps.by_part import Numbers, run_by_part
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 
 
-def run(context: StepContext) -> Manifest:
-    """Label the candidates of the stage; returns the manifest of the labels."""
+def run(context: StepContext) -> Manifest | None:
+    """Label the candidates of the stage; returns the manifest of the labels, None while other shards are at it."""
     stage, config = context.here, context.config
     candidates, attribute = context.manifest(f"{stage.prefix}/candidates"), context.manifest("models/attribute")
     output = Output(
@@ -37,12 +38,11 @@ def run(context: StepContext) -> Manifest:
     if done := output.existing():
         return done
     model = context.models.attribute_model(context.store.local_folder(attribute))
-    total, labelled = sum(part.rows for part in candidates.parts), 0
-    for part, table in context.tables(f"{stage.prefix}/candidates"):
-        output.write_table(_label(table, model, config), part.split)
-        labelled += part.rows
-        context.events.progress(labelled, total, "texts")
-    return output.commit()
+
+    def work(part: Part, table: pa.Table) -> tuple[pa.Table, Numbers]:
+        return _label(table, model, config), {}
+
+    return run_by_part(context, output, candidates.parts, "texts", work)
 
 
 def _label(table: pa.Table, model: AttributeModel, config: RunConfig) -> pa.Table:

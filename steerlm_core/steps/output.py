@@ -6,7 +6,7 @@ do. Where one of other inputs stands, the step refuses: somebody would lose work
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ class Output:
     def write_folder(self, folder: Path) -> None:
         """Write a model's folder."""
         self._parts.extend(self._context.store.write_folder(self._prefix, folder))
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Name parts that are written already."""
+        self._parts.extend(parts)
 
     def commit(self, **metrics: Any) -> Manifest:
         """Write the manifest, create-only; from here on the output exists.

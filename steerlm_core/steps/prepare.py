@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from steerlm_core.config import RunConfig, digest
 from steerlm_core.manifest import Manifest
-from steerlm_core.models.loading import check_same_vocabulary, context_length, end_token_id, resolve_model
+from steerlm_core.models.loading import check_same_vocabulary, context_length, end_token_id, local_path, resolve_model
 from steerlm_core.raters import check_raters
 from steerlm_core.steps import annotate, bootstrap, train_attribute_model
 from steerlm_core.steps.context import StepContext
@@ -36,21 +36,26 @@ class Preflight:
     warnings: list[str]
 
 
-def preflight(config: RunConfig) -> Preflight:
+def preflight(config: RunConfig, fetch: Callable[[str], Path] = local_path) -> Preflight:
     """Check everything that the user gave, without writing to the run.
+
+    Args:
+        config: The configuration.
+        fetch: Brings a file or a folder here that lies elsewhere.
 
     Raises:
         SteerLMError: Of the kind that fits, with the place and the way out.
     """
     check_raters(config.raters)
-    prompts, skipped = read_prompts(config)
+    prompts, skipped = read_prompts(config, fetch)
     pairs = draw_pairs(prompts, config)
-    annotate.check_source(config)
-    prior = resolve_model(config.models.prior, config.seed, "models.prior")
+    annotate.check_source(config, fetch)
+    prior = resolve_model(config.models.prior, config.seed, "models.prior", fetch=fetch)
     tokenizer = AutoTokenizer.from_pretrained(prior)
     end_token_id(tokenizer, "models.prior")
     if config.models.policy is not None:
-        check_same_vocabulary(prior, resolve_model(config.models.policy, config.seed, "models.policy"))
+        policy = resolve_model(config.models.policy, config.seed, "models.policy", fetch=fetch)
+        check_same_vocabulary(prior, policy)
     table = tokenise(pairs, config, tokenizer, context_length(prior))
     return Preflight(table, prior, [f"skipped {line}" for line in skipped])
 
@@ -62,7 +67,7 @@ def run(context: StepContext) -> Manifest:
     """
     if context.store.exists(manifest_key("prompts")):
         return context.manifest("prompts")
-    found = preflight(context.config)
+    found = preflight(context.config, context.fetch)
     for warning in found.warnings:
         context.events.warning(warning)
     _place_model(context, "prior", found.prior, context.config.models.prior)
@@ -89,7 +94,7 @@ def _given_or_made(
         annotate.run(context)
         make(context)
     else:
-        _place_model(context, name, resolve_model(given, context.config.seed, field), given)
+        _place_model(context, name, resolve_model(given, context.config.seed, field, fetch=context.fetch), given)
 
 
 def _write_prompts(context: StepContext, table: pa.Table) -> Manifest:

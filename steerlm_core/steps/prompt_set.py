@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow as pa
 from steerlm_core.attributes import Target
 from steerlm_core.config import PromptsConfig, RunConfig, digest
 from steerlm_core.errors import DataError, PromptTooLongError
+from steerlm_core.models.loading import local_path
 from steerlm_core.prompts import Tokenizer, prompt_ids
 from steerlm_core.schemas import PROMPTS
 
@@ -38,7 +39,7 @@ class Pair:
         return digest([self.prompt, self.target])[:16]
 
 
-def read_prompts(config: RunConfig) -> tuple[list[str], list[str]]:
+def read_prompts(config: RunConfig, fetch: Callable[[str], Path] = local_path) -> tuple[list[str], list[str]]:
     """Return the distinct prompts of the run, in their order, and what was wrong with lines skipped.
 
     Raises:
@@ -49,7 +50,7 @@ def read_prompts(config: RunConfig) -> tuple[list[str], list[str]]:
         from steerlm_core.embedded.stories import all_prompts
 
         return all_prompts(), []
-    path = Path(source).expanduser()
+    path = fetch(source)
     prompts, bad = [], []
     for number, row in read_json_lines(path, "prompts.source"):
         prompt = row if isinstance(row, str) else _prompt_of(row, config.prompts)

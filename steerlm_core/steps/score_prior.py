@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from steerlm_core.manifest import Manifest
+from steerlm_core.manifest import Manifest, Part
 from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.schemas import PRIOR_SCORES
+from steerlm_core.steps.by_part import Numbers, run_by_part
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.steps.rows import token_groups
 
 
-def run(context: StepContext) -> Manifest:
-    """Score the candidates of the stage; returns the manifest of the prior scores."""
+def run(context: StepContext) -> Manifest | None:
+    """Score the stage's candidates; returns the manifest of the prior scores, None while other shards are at it."""
     stage, config = context.here, context.config
     candidates, prior = context.manifest(f"{stage.prefix}/candidates"), context.manifest("models/prior")
     output = Output(
@@ -26,8 +27,8 @@ def run(context: StepContext) -> Manifest:
     if done := output.existing():
         return done
     model = context.models.causal_lm(context.store.local_folder(prior), config.models.dtype)
-    total, scored = sum(part.rows for part in candidates.parts), 0
-    for part, table in context.tables(f"{stage.prefix}/candidates"):
+
+    def work(part: Part, table: pa.Table) -> tuple[pa.Table, Numbers]:
         groups = token_groups(table, "prior_prompt_ids")
         scores = response_log_probs(model, groups, token_budget=config.train.token_budget, layout=config.train.layout)
         columns = {
@@ -35,7 +36,6 @@ def run(context: StepContext) -> Manifest:
             "index": table["index"],
             "log_p_prior": [log_p for group in scores for log_p in group.sums[:, 0].tolist()],
         }
-        output.write_table(pa.table(columns, schema=PRIOR_SCORES), part.split)
-        scored += part.rows
-        context.events.progress(scored, total, "texts")
-    return output.commit()
+        return pa.table(columns, schema=PRIOR_SCORES), {}
+
+    return run_by_part(context, output, candidates.parts, "texts", work)

@@ -27,7 +27,8 @@ _MODEL = re.compile(r"(?P<prefix>models/(?:prior|attribute|policy-0)|iterations/
 _TRAINING = re.compile(
     r"(?P<prefix>iterations/\d{3})/train/(?:checkpoints/(?:latest\.json|\.?[a-z]*-?step-\d{8}/.+)|model/.+)"
 )
-_LEASE = re.compile(r"leases/(?:(?:\d{3}-)?[a-z_]+\.json|probe-[0-9a-f]{32})")
+_RECORD = re.compile(rf"(?P<prefix>{_STAGE}/(?:candidates|labels|prior_scores))/records/\d{{5}}\.json")
+_LEASE = re.compile(r"leases/(?:(?:\d{3}-)?[a-z_]+(?:-\d+of\d+)?\.json|probe-[0-9a-f]{32})")
 
 _SILENT_SECONDS = 600.0  # a lease not renewed for so long is dead, however slow its clock and its lister's
 
@@ -119,6 +120,6 @@ def _is_rubbish(found: Listed, contents: Contents, busy: bool) -> bool:
         return not busy
     if training := _TRAINING.fullmatch(found.key):
         return f"{training['prefix']}/model" in contents.manifests
-    if part := _TABLE.fullmatch(found.key) or _MODEL.fullmatch(found.key):
+    if part := _TABLE.fullmatch(found.key) or _MODEL.fullmatch(found.key) or _RECORD.fullmatch(found.key):
         return part["prefix"] in contents.manifests or not busy
     return False

@@ -1,0 +1,56 @@
+"""What a user names in the configuration and keeps elsewhere: prompts, annotated texts, models in a bucket."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+
+from steerlm_core.errors import DataError
+from steerlm_core.store.run_store import RunStore
+
+
+class Inputs:
+    """Brings files and folders of a bucket into a local folder, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder."""
+        self._folder = folder / "inputs"
+
+    def fetch(self, reference: str) -> Path:
+        """Return the local path of a file or a folder.
+
+        Args:
+            reference: A path, `file:///PATH`, or `s3://BUCKET/KEY` of a file or of a folder.
+
+        Raises:
+            DataError: There is nothing of that name.
+        """
+        from steerlm_core.store import open_store
+
+        if reference.startswith("file://"):
+            return Path(open_store(reference).root)
+        if not reference.startswith("s3://"):
+            return Path(reference).expanduser()
+        target = self._folder / hashlib.sha256(reference.encode()).hexdigest()[:16]
+        parent, _, name = reference.rstrip("/").rpartition("/")
+        store = open_store(parent)
+        if not (target / name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            if store.exists(name):
+                store.download(name, target / name)
+            else:
+                _download_folder(open_store(reference), target / name)
+        return target / name
+
+
+def _download_folder(store: RunStore, target: Path) -> None:
+    """Download every object below a prefix; a listing is all that tells what a user's folder holds."""
+    found = [listed.key for listed in store.listing()]
+    if not found:
+        raise DataError(f"{store.root}: there is no such file or folder.")
+    for key in found:
+        if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts:
+            raise DataError(f"{store.root}: holds an object named '{key}', which is no plain path below it.")
+        path = target / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.download(key, path)

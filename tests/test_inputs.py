@@ -1,0 +1,51 @@
+"""What a user keeps in a bucket: prompts and models reach the run as those on a disk do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from steerlm_core.config import parse_config
+from steerlm_core.errors import DataError, ModelError
+from steerlm_core.loop import run_loop
+from steerlm_core.observe.events import EventLog
+from steerlm_core.store import open_store
+from steerlm_core.store.inputs import Inputs
+from tests.toy.world import build, small
+
+
+def test_a_run_on_inputs_in_a_bucket_is_the_run_on_those_on_disk(bucket, tmp_path):
+    config = small(build(tmp_path / "world"))
+    store = open_store(f"{bucket}/inputs")
+    for path in (tmp_path / "world").rglob("*"):
+        if path.is_file():
+            store.upload(path.relative_to(tmp_path / "world").as_posix(), path)
+    raw = config.model_dump(mode="json")
+    raw["prompts"]["source"] = f"{bucket}/inputs/prompts.jsonl"
+    raw["models"] |= {
+        name: f"{bucket}/inputs/{Path(raw['models'][name]).name}" for name in ("prior", "policy", "attribute")
+    }
+    roots = {"disk": (str(tmp_path / "run"), config), "bucket": (f"{bucket}/run", parse_config(raw, "test"))}
+    for root, given in roots.values():
+        run_loop(root, given, EventLog("toy", None), 1)
+    one, other = (open_store(root) for root, _ in roots.values())
+    for key in ("iterations/000/evaluation/evaluation.json", "iterations/000/commit.json"):
+        assert one.read(key) == other.read(key)
+
+
+def test_what_is_not_there_is_named(bucket, tmp_path):
+    inputs = Inputs(tmp_path)
+    with pytest.raises(DataError, match=rf"{bucket}/nothing: there is no such file or folder"):
+        inputs.fetch(f"{bucket}/nothing")
+    assert inputs.fetch(f"file://{tmp_path}") == tmp_path
+    assert inputs.fetch("some/path") == Path("some/path")
+
+
+def test_a_folder_in_a_bucket_that_is_no_model_is_refused(bucket, tmp_path):
+    config = small(build(tmp_path / "world"))
+    open_store(bucket).put("stuff/readme.txt", b"x")
+    raw = config.model_dump(mode="json")
+    raw["models"]["policy"] = f"{bucket}/stuff"
+    with pytest.raises(ModelError, match=rf"models\.policy: '{bucket}/stuff' is no model folder"):
+        run_loop(str(tmp_path / "run"), parse_config(raw, "test"), EventLog("toy", None), 1)
