@@ -16,6 +16,7 @@ from steerlm_core.commands.inspect import inspect
 from steerlm_core.commands.maintenance import copy, gc, verify
 from steerlm_core.commands.render import render
 from steerlm_core.commands.results import export, report
+from steerlm_core.commands.retrain import history, promote, retrain, rollback
 from steerlm_core.commands.run import resume, run, step
 from steerlm_core.commands.status import status
 from steerlm_core.errors import SteerLMError
@@ -36,6 +37,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Look": (status, inspect, report, render),
     "Use": (generate, export),
     "Look after": (verify, gc, copy),
+    "Again and again": (retrain, promote, rollback, history),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

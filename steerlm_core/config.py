@@ -270,6 +270,11 @@ class RunConfig(Section):
         return digest(self.deciding())
 
 
+def local_path(reference: str) -> Path:
+    """Return the path that a user has written."""
+    return Path(reference).expanduser()
+
+
 def digest(value: Any) -> str:
     """Return the sha256 of a JSON-able value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

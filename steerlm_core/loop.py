@@ -9,7 +9,8 @@ from typing import Any
 
 from steerlm_core.config import RunConfig
 from steerlm_core.observe.events import EventLog
-from steerlm_core.runtime import ITERATION_STEPS, Session, create_or_open_run
+from steerlm_core.run_root import create_or_open_run
+from steerlm_core.runtime import ITERATION_STEPS, Session
 
 
 def run_loop(root: str, config: RunConfig | None, log: EventLog, max_iterations: int | None = None) -> dict[str, Any]:

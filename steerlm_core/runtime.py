@@ -7,140 +7,59 @@ The functions below it open a session for one step: a pod of a pipeline knows no
 from __future__ import annotations
 
 import os
-import platform
+import sys
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
-import torch
-
-from steerlm_core import __version__
 from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.errors import ConfigError, RunStateError
 from steerlm_core.manifest import Manifest
-from steerlm_core.models.loading import ModelCache
+from steerlm_core.models.lazy import LazyModels
 from steerlm_core.observe.event_store import event_sink
 from steerlm_core.observe.events import EventLog
-from steerlm_core.schemas import SCHEMA_VERSION
-from steerlm_core.sealed import seal, unseal
-from steerlm_core.steps import confirm as confirm_step
-from steerlm_core.steps import decide, evaluate, generate, label, score_prior, train, weigh
-from steerlm_core.steps import prepare as prepare_step
-from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext, TrainBackend
+from steerlm_core.retrain.begin import begin as begin_run
+from steerlm_core.retrain.finish import finish as finish_run
+from steerlm_core.retrain.running import renewed
+from steerlm_core.run_root import create_or_open_run
+from steerlm_core.sealed import unseal
+from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext
+from steerlm_core.steps.decide import DECISION, POLICY_0, best_policy, commit_key
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import retire
 from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.lease import hold
-from steerlm_core.store.run_store import RunStore
 
-RUN = "run.json"
-_VERSIONED = ("torch", "transformers", "deepspeed", "pyarrow")
-
-# The steps of an iteration, in their order; label and score_prior do not need each other.
-ITERATION_STEPS: Mapping[str, Callable[[StepContext], Manifest | dict[str, Any] | None]] = {
-    "generate": generate.run,
-    "label": label.run,
-    "score_prior": score_prior.run,
-    "weigh": weigh.run,
-    "train": train.run,
-    "evaluate": evaluate.run,
-    "decide": decide.run,
-}
-
-
-def create_or_open_run(root: str, config: RunConfig | None) -> RunInfo:
-    """Open the run at a root, or create it from a configuration.
-
-    Args:
-        root: The run root.
-        config: The configuration; None: the run must exist.
-
-    Returns:
-        The run; its configuration is the given one, which may differ in what is outside every digest.
-
-    Raises:
-        RunStateError: There is no run, or it was made from another configuration or by another release.
-        StoreError: The root cannot be reached, or lies where conditional puts are not honoured.
-    """
-    store = open_store(root)
-    if not store.exists(RUN):
-        if config is None:
-            raise RunStateError(f"{root}: holds no run (no {RUN}). `steerlm run CONFIG --root {root}` starts one.")
-        with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
-            prepare_step.preflight(config, Inputs(Path(scratch)).fetch)
-        store.probe()
-        store.create(RUN, seal(_describe(config)))
-    run = open_run(store)
-    if config is None:
-        return run
-    if run.config.digest() != config.digest():
-        raise RunStateError(
-            f"{root}: holds run '{run.run_id}', made from another configuration, differing in: "
-            f"{', '.join(_differences(run.config, config))}. Use another root, or go on: `steerlm resume {root}`."
-        )
-    return RunInfo(run.run_id, config)
-
-
-def open_run(store: RunStore) -> RunInfo:
-    """Read `run.json`.
-
-    Raises:
-        RunStateError: It is missing, damaged, or of another schema version.
-    """
-    described = unseal(store.read(RUN), store.url(RUN))
-    if described["schema_version"] != SCHEMA_VERSION:
-        raise RunStateError(
-            f"{store.root}: written by release {described['versions']['steerlm']} with schema version "
-            f"{described['schema_version']}; this is {__version__} with version {SCHEMA_VERSION}. Use that one."
-        )
-    return RunInfo(described["run_id"], parse_config(described["config"], f"{store.root}/{RUN}"))
-
-
-def _describe(config: RunConfig) -> dict[str, Any]:
-    versions = {name: version(name) for name in _VERSIONED}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": f"{config.name}-{uuid.uuid4().hex[:8]}",
-        "config_digest": config.digest(),
-        "seed": config.seed,
-        "versions": {"steerlm": __version__, "python": platform.python_version(), **versions},
-        "config": config.model_dump(mode="json"),
-    }
-
-
-def _differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
-    def flat(value: Any, path: str = "") -> dict[str, Any]:
-        if not isinstance(value, dict) or not value:
-            return {path: value}
-        return {k: v for key, each in value.items() for k, v in flat(each, f"{path}.{key}".lstrip(".")).items()}
-
-    a, b = flat(ours.deciding()), flat(theirs.deciding())
-    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
+# The steps of an iteration, in their order; label and score_prior do not need each other. A step's module is
+# imported when it runs: a pod that only decides needs no torch.
+ITERATION_STEPS = ("generate", "label", "score_prior", "weigh", "train", "evaluate", "decide")
 
 
 class Session:
     """One process's hold on a run."""
 
     def __init__(self, root: str, run: RunInfo, log: EventLog) -> None:
-        """Open the store and set the threads."""
+        """Open the store."""
         self.run, self.root, self._log = run, root, log
-        self._store, self._models = open_store(root), ModelCache()
+        self._store = open_store(root)
+        self._models = LazyModels()
         self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-")
-        torch.set_num_threads(run.config.runtime.threads or os.cpu_count() or 1)
 
     @contextmanager
     def _doing(self, step: str, iteration: int | None = None, shard: Shard | None = None) -> Iterator[StepContext]:
         """Say that a step starts, hold its lease, build its context, and say how it ended."""
         lease = step if iteration is None else f"{iteration:03d}-{step}"
         lease += f"-{shard.index}of{shard.count}" if shard else ""
+        base_root = self.run.origin.get("base_root")
         with (
             self._log.step(step, iteration, shard.index if shard else None) as events,
+            renewed(open_store(base_root), self.root) if base_root else nullcontext(),
             hold(self._store, lease, self.run.config.runtime.lease_seconds, events.warning) as held,
         ):
             yield replace(self.context(events, iteration or 0), check_lease=held.check, shard=shard or Shard())
@@ -152,25 +71,26 @@ class Session:
             store=self._store,
             events=events,
             models=self._models,
-            train_backend=_train_backend(self.run.config),
+            train_backend=_ChosenBackend(),
             scratch=Path(self._scratch.name),
             iteration=iteration,
             stage=stage,
             fetch=Inputs(Path(self._scratch.name)).fetch,
         )
 
-    def prepare(self) -> None:
-        """Make what the loop starts from."""
+    def prepare(self) -> int:
+        """Make what the loop starts from; returns the number of parts of the prompt set."""
         with self._doing("prepare") as context:
-            prepare_step.run(context)
+            manifest: Manifest = _step_module("prepare", self.run.config.runtime.threads).run(context)
+        return len(manifest.parts)
 
     def step(self, name: str, iteration: int, shard: Shard | None = None) -> dict[str, Any]:
         """Run one step of an iteration, or one shard of it; returns its numbers, none while other shards work."""
         with self._doing(name, iteration, shard) as context:
             stage = Stage(
-                f"iterations/{iteration:03d}", decide.best_policy(context, iteration), ("held_out", "train"), iteration
+                f"iterations/{iteration:03d}", best_policy(context, iteration), ("held_out", "train"), iteration
             )
-            done = ITERATION_STEPS[name](context.at(stage, iteration))
+            done = _step_module(name, self.run.config.runtime.threads).run(context.at(stage, iteration))
         numbers = done.metrics if isinstance(done, Manifest) else done or {}
         if name == "decide":
             self._log.iteration(self.evaluation(iteration), numbers)
@@ -196,9 +116,9 @@ class Session:
         Raises:
             RunStateError: The iteration before has no commit.
         """
-        if self._store.exists(decide.DECISION) or iteration >= max_iterations:
+        if self._store.exists(DECISION) or iteration >= max_iterations:
             return "stop"
-        if iteration > 0 and not self._store.exists(decide.commit_key(iteration - 1)):
+        if iteration > 0 and not self._store.exists(commit_key(iteration - 1)):
             raise RunStateError(
                 f"{self.root}: iteration {iteration - 1} has no commit, so iteration {iteration} cannot start. "
                 f"`steerlm resume {self.root}` finishes it."
@@ -208,8 +128,8 @@ class Session:
     def last_commit(self) -> dict[str, Any] | None:
         """The commit of the last iteration that has one; None before the first."""
         last, iteration = None, 0
-        while self._store.exists(decide.commit_key(iteration)):
-            last = self._document(decide.commit_key(iteration))
+        while self._store.exists(commit_key(iteration)):
+            last = self._document(commit_key(iteration))
             iteration += 1
         return last
 
@@ -217,9 +137,22 @@ class Session:
         """Confirm the best policy so far on fresh candidates."""
         commit = self.last_commit()
         best = commit["best_iteration"] if commit else None
-        policy = decide.POLICY_0 if best is None else f"iterations/{best:03d}/model"
+        policy = POLICY_0 if best is None else f"iterations/{best:03d}/model"
         with self._doing("confirm") as context:
-            return confirm_step.run(context.at(confirm_step.stage_of(policy, best)))
+            confirm_step = _step_module("confirm", self.run.config.runtime.threads)
+            return dict(confirm_step.run(context.at(confirm_step.stage_of(policy, best))))
+
+    def finish(self, max_iterations: int) -> dict[str, Any]:
+        """Compare, and promote or not; only a run under a base root has anything to finish."""
+        if "base_root" not in self.run.origin:
+            return {"promoted": False, "words": "Not promoted: the run stands alone, under no base root."}
+        outcome, comparison = self.outcome(max_iterations), None
+        best = outcome["best_iteration"]
+        if best is not None and self.run.origin["started_from"] is not None:
+            with self._doing("compare") as context:
+                comparison = _step_module("compare", self.run.config.runtime.threads).run(context, best)
+        promoted, words = finish_run(self.root, dict(self.run.origin), outcome, comparison)
+        return {"promoted": promoted, "words": words}
 
     def outcome(self, max_iterations: int) -> dict[str, Any]:
         """How the loop ended: the decision, or that the iterations allowed are used up."""
@@ -232,33 +165,110 @@ class Session:
         return {**commit, "kind": "max_iterations", "reason": f"{commit['reason']} {last}"}
 
 
-def _train_backend(config: RunConfig) -> TrainBackend:
-    """Where this process has its training done."""
-    backend = config.runtime.backend or ("local" if config.train.engine == "single" else "torchrun")
-    return train.LocalBackend() if backend == "local" else train.TorchrunBackend()
+class _ChosenBackend:
+    """The `TrainBackend` that the configuration names, imported when there is something to train."""
+
+    def train(self, context: StepContext) -> Manifest:
+        """Have the iteration of the context trained."""
+        from steerlm_core.steps.train import LocalBackend, TorchrunBackend
+
+        config = context.config
+        backend = config.runtime.backend or ("local" if config.train.engine == "single" else "torchrun")
+        return (LocalBackend() if backend == "local" else TorchrunBackend()).train(context)
 
 
-def prepare(root: str, config: dict[str, Any] | str) -> None:
-    """Create or open the run at `root` and run prepare.
+def _step_module(name: str, threads: int) -> ModuleType:
+    """Import a step; what it computes with is set up only if it computes."""
+    module = import_module(f"steerlm_core.steps.{name}")
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads or os.cpu_count() or 1)
+    return module
+
+
+def begin(root: str, base_root: str, config: dict[str, Any] | None, config_uri: str, job: str) -> str:
+    """Choose the run of a pipeline, and create it if it is new.
+
+    Args:
+        root: The run root; empty: a run under `base_root`.
+        base_root: Where runs follow each other; empty: `root` says it all.
+        config: The configuration; None: `config_uri` says where it is, or the run at `root` exists.
+        config_uri: A YAML file, here or in a bucket.
+        job: Id of the pipeline run.
+
+    Returns:
+        The run root; empty where there is nothing new to train on.
+
+    Raises:
+        ConfigError: The arguments do not go together.
+    """
+    given = _given_config(config, config_uri)
+    if bool(root) == bool(base_root):
+        raise ConfigError(f"root is '{root}' and base_root is '{base_root}': give one of the two.")
+    if root:
+        create_or_open_run(root, given)
+        return root
+    if given is None:
+        raise ConfigError("base_root needs a configuration: give config or config_uri.")
+    workflow, ended = _workflow()
+    begun = begin_run(base_root, given, job, workflow, ended)
+    print(begun.words)
+    if begun.root:
+        create_or_open_run(begun.root, begun.config, begun.origin)
+    return begun.root
+
+
+def _given_config(config: dict[str, Any] | None, uri: str) -> RunConfig | None:
+    if config and uri:
+        raise ConfigError(f"config and config_uri ('{uri}') are both given: give one of the two.")
+    if config:
+        return parse_config(config, "config")
+    if not uri:
+        return None
+    with tempfile.TemporaryDirectory(prefix="steerlm-") as folder:
+        return load_config(Inputs(Path(folder)).fetch(uri))
+
+
+def _workflow() -> tuple[str, Callable[[str], bool | None]]:
+    """This pod's Workflow, and how to ask whether another has ended; neither exists outside of a cluster."""
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return "", lambda _: None
+    from steerlm_core.kube.workflow_state import has_ended, own_workflow
+
+    return own_workflow(), has_ended
+
+
+def prepare(root: str, shards: int = 1) -> list[int]:
+    """Make what the loop starts from; returns the shards that sampling and scoring are split over.
 
     Args:
         root: The run root.
-        config: The configuration as a mapping, or the path of a YAML file.
+        shards: So many, but no more than there are parts.
     """
-    given = load_config(config) if isinstance(config, str) else parse_config(config, "config")
-    run = create_or_open_run(root, given)
-    Session(root, run, _log(root, run)).prepare()
+    parts = _session(root).prepare()
+    return list(range(max(1, min(shards, parts))))
 
 
-def run_step(name: str, root: str, iteration: int) -> dict[str, Any]:
+def run_step(name: str, root: str, iteration: int, shard: int = 0, shards: int = 1) -> dict[str, Any]:
     """Run one step of an iteration in this process; returns small numbers for a person to look at.
+
+    Args:
+        name: The step.
+        root: The run root.
+        iteration: Number of the iteration.
+        shard: Which shard of the step this is.
+        shards: Shards that the step is split over.
 
     Raises:
         ConfigError: There is no such step.
     """
     if name not in ITERATION_STEPS:
         raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(ITERATION_STEPS)}.")
-    return _session(root).step(name, iteration)
+    return _session(root).step(name, iteration, Shard(shard, shards) if shards > 1 else None)
+
+
+def finish(root: str, max_iterations: int) -> dict[str, Any]:
+    """Promote the run's model or not; see `Session.finish`."""
+    return _session(root).finish(max_iterations)
 
 
 def gate(root: str, iteration: int, max_iterations: int) -> Literal["run", "stop"]:

@@ -9,7 +9,7 @@ import pytest
 
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import RunStateError
-from steerlm_core.runtime import create_or_open_run
+from steerlm_core.run_root import create_or_open_run
 
 
 def changed(train: dict[str, Any] | None = None, runtime: dict[str, Any] | None = None) -> RunConfig:

@@ -58,12 +58,12 @@ def run(
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
     check_data(given)
     where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    _work(where, given, runner, max_iterations, display)
+    work(where, given, runner, max_iterations, display)
 
 
 def resume(root: Root, max_iterations: Limit = None, display: Shown = DisplayMode.AUTO) -> None:
     """Go on with a run that was interrupted, or that may have more iterations."""
-    _work(root, None, Runner.LOCAL, max_iterations, display)
+    work(root, None, Runner.LOCAL, max_iterations, display)
 
 
 def step(
@@ -83,7 +83,7 @@ def _override(config: RunConfig, where: str, **values: int | None) -> RunConfig:
     return parse_config({**config.model_dump(mode="json"), **given}, where)
 
 
-def _work(root: str, config: RunConfig | None, runner: Runner, limit: int | None, mode: DisplayMode) -> None:
+def work(root: str, config: RunConfig | None, runner: Runner, limit: int | None, mode: DisplayMode) -> None:
     """Run or resume, then print the summary; an interrupt says how to go on."""
     from steerlm_core.commands.summary import print_summary
 
@@ -117,12 +117,12 @@ def _run_here(root: str, config: RunConfig | None, limit: int | None, mode: Disp
     from steerlm_core.observe.display import make_display
     from steerlm_core.observe.event_store import event_sink
     from steerlm_core.observe.events import EventLog
-    from steerlm_core.runtime import create_or_open_run
+    from steerlm_core.run_root import create_or_open_run
     from steerlm_core.store import open_store
 
     with make_display(mode.value) as display:
         store = open_store(root)
-        if config is not None and not store.exists("run.json"):
+        if config is not None and "://" not in config.models.prior and not store.exists("run.json"):
             _make_base_model(config, display)
         log = EventLog(create_or_open_run(root, config).run_id, event_sink(store), [display])
         try:

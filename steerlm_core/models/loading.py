@@ -19,6 +19,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from steerlm_core.config import local_path
 from steerlm_core.errors import ModelError
 from steerlm_core.models.attribute_model import AttributeModel, load_attribute_model
 
@@ -34,11 +35,6 @@ _Loaded = TypeVar("_Loaded")
 def cache_home() -> Path:
     """Where models made or unpacked here are kept between runs: $STEERLM_CACHE or ~/.cache/steerlm."""
     return Path(os.environ.get("STEERLM_CACHE") or Path.home() / ".cache" / "steerlm")
-
-
-def local_path(reference: str) -> Path:
-    """Return the path that a user has written."""
-    return Path(reference).expanduser()
 
 
 def resolve_model(

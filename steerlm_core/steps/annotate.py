@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from steerlm_core.config import GenerateConfig, RunConfig
+from steerlm_core.config import GenerateConfig, RunConfig, local_path
 from steerlm_core.embedded.annotated import ATTRIBUTE_TEXTS, BOOTSTRAP_TEXTS, annotate, annotated_stories
 from steerlm_core.errors import ConfigError, DataError
 from steerlm_core.manifest import Manifest
-from steerlm_core.models.loading import end_token_id, local_path
+from steerlm_core.models.loading import end_token_id
 from steerlm_core.models.sampling import Draw, noise_key, sample
 from steerlm_core.prompts import prompt_ids
 from steerlm_core.schemas import ANNOTATED

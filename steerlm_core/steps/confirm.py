@@ -13,6 +13,7 @@ from steerlm_core.sealed import seal
 from steerlm_core.steps import generate, label, score_prior, weigh
 from steerlm_core.steps.context import Stage, StepContext
 from steerlm_core.steps.evaluate import measure_groups, stage_steering
+from steerlm_core.steps.rows import Row
 from steerlm_core.steps.weigh import diagnostics
 
 _FRESH_DRAW = 1_000_000  # far above every iteration's number
@@ -37,11 +38,8 @@ def run(context: StepContext) -> dict[str, Any]:
 def summarise(context: StepContext) -> dict[str, Any]:
     """Fresh distance with its interval, ESS and steering of the stage."""
     stage, criteria = context.here, context.config.convergence
-    groups = [row for _, table in context.tables(f"{stage.prefix}/groups") for row in table.to_pylist()]
-    for group in groups:
-        group["log_p"] = group["log_p_start"]
-    measured = measure_groups(groups, context.config.generate.candidates)
-    fresh = {row["group_id"]: row["distance_before"] for row in measured if row["complete"]}
+    groups, measured = _measured(context)
+    fresh = _distances(measured)
     found = mean_interval(fresh, criteria.confidence, criteria.bootstrap_samples)
     return {
         "policy": stage.policy,
@@ -52,3 +50,20 @@ def summarise(context: StepContext) -> dict[str, Any]:
         "truncation": sum(row["truncated_before"] for row in measured) / len(measured),
         "steering": stage_steering(context),
     }
+
+
+def fresh_distances(context: StepContext) -> dict[str, float]:
+    """Return the fresh distance of every complete group of the stage, by group id."""
+    return _distances(_measured(context)[1])
+
+
+def _measured(context: StepContext) -> tuple[list[Row], list[Row]]:
+    """The stage's groups, and what is measured of each at the policy that they were sampled from."""
+    groups = [row for _, table in context.tables(f"{context.here.prefix}/groups") for row in table.to_pylist()]
+    for group in groups:
+        group["log_p"] = group["log_p_start"]
+    return groups, measure_groups(groups, context.config.generate.candidates)
+
+
+def _distances(measured: list[Row]) -> dict[str, float]:
+    return {row["group_id"]: row["distance_before"] for row in measured if row["complete"]}

@@ -5,20 +5,21 @@ Only `steerlm_core.runtime` builds a `StepContext`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pyarrow as pa
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from steerlm_core.config import RunConfig
+from steerlm_core.config import RunConfig, local_path
 from steerlm_core.manifest import Manifest, Part
-from steerlm_core.models.attribute_model import AttributeModel
-from steerlm_core.models.loading import local_path
 from steerlm_core.sealed import unseal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from steerlm_core.models.attribute_model import AttributeModel
 
 
 class Store(Protocol):
@@ -97,10 +98,17 @@ class TrainBackend(Protocol):
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run as `run.json` describes it."""
+    """A run as `run.json` describes it.
+
+    Attributes:
+        run_id: Its id.
+        config: Its configuration.
+        origin: Where it comes from, if it was begun under a base root: `base_root`, `material`, `started_from`.
+    """
 
     run_id: str
     config: RunConfig
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

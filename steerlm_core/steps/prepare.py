@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import AutoTokenizer
 
-from steerlm_core.config import RunConfig, digest
+from steerlm_core.config import RunConfig, digest, local_path
 from steerlm_core.manifest import Manifest
-from steerlm_core.models.loading import check_same_vocabulary, context_length, end_token_id, local_path, resolve_model
+from steerlm_core.models.loading import check_same_vocabulary, context_length, end_token_id, resolve_model
 from steerlm_core.raters import check_raters
 from steerlm_core.steps import annotate, bootstrap, train_attribute_model
 from steerlm_core.steps.context import StepContext

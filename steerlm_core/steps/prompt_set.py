@@ -16,9 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from steerlm_core.attributes import Target
-from steerlm_core.config import PromptsConfig, RunConfig, digest
+from steerlm_core.config import PromptsConfig, RunConfig, digest, local_path
 from steerlm_core.errors import DataError, PromptTooLongError
-from steerlm_core.models.loading import local_path
 from steerlm_core.prompts import Tokenizer, prompt_ids
 from steerlm_core.schemas import PROMPTS
 

@@ -8,13 +8,15 @@ from pathlib import Path, PurePosixPath
 from steerlm_core.errors import DataError
 from steerlm_core.store.run_store import RunStore
 
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
+
 
 class Inputs:
     """Brings files and folders of a bucket into a local folder, each once."""
 
-    def __init__(self, folder: Path) -> None:
-        """Name the folder."""
-        self._folder = folder / "inputs"
+    def __init__(self, folder: Path, weights: bool = True) -> None:
+        """Name the folder; without weights, only the small files of a model are brought."""
+        self._folder, self._weights = folder / "inputs", weights
 
     def fetch(self, reference: str) -> Path:
         """Return the local path of a file or a folder.
@@ -39,13 +41,13 @@ class Inputs:
             if store.exists(name):
                 store.download(name, target / name)
             else:
-                _download_folder(open_store(reference), target / name)
+                _download_folder(open_store(reference), target / name, self._weights)
         return target / name
 
 
-def _download_folder(store: RunStore, target: Path) -> None:
-    """Download every object below a prefix; a listing is all that tells what a user's folder holds."""
-    found = [listed.key for listed in store.listing()]
+def _download_folder(store: RunStore, target: Path, weights: bool) -> None:
+    """Download the objects below a prefix; a listing is all that tells what a user's folder holds."""
+    found = [listed.key for listed in store.listing() if weights or not listed.key.endswith(_WEIGHTS)]
     if not found:
         raise DataError(f"{store.root}: there is no such file or folder.")
     for key in found:

@@ -19,11 +19,13 @@ class Listed:
         key: Its key, relative to the root.
         size: Bytes.
         modified: Seconds since the epoch.
+        tag: What tells this version of the object from others; empty where the store gives none.
     """
 
     key: str
     size: int
     modified: float
+    tag: str = ""
 
 
 class Objects(Protocol):

@@ -145,7 +145,7 @@ class S3Objects:
             for page in pages:
                 for found in page.get("Contents", []):
                     key = found["Key"].removeprefix(self._prefix)
-                    yield Listed(key, found["Size"], found["LastModified"].timestamp())
+                    yield Listed(key, found["Size"], found["LastModified"].timestamp(), found["ETag"])
 
     def _at(self, key: str) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}

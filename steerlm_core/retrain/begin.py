@@ -1,0 +1,89 @@
+"""begin: which run a job is to do under a base root, if any.
+
+an unfinished run of the same configuration ─► that run, resumed
+the material of the last finished run       ─► nothing
+else                                        ─► a new run, from the promoted policy
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from steerlm_core.config import RunConfig
+from steerlm_core.retrain import running
+from steerlm_core.retrain.material import material_digest
+from steerlm_core.retrain.promotion import promoted
+from steerlm_core.sealed import unseal
+from steerlm_core.store import open_store
+from steerlm_core.store.contents import RUN
+from steerlm_core.store.run_store import RunStore
+
+FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a job is to do.
+
+    Attributes:
+        root: Root of its run; empty where there is nothing new.
+        config: Configuration of the run, if it is a new one.
+        origin: What `run.json` says of where a new run comes from.
+        words: The same for people.
+    """
+
+    root: str
+    config: RunConfig | None
+    origin: dict[str, Any]
+    words: str
+
+
+def begin(base_root: str, config: RunConfig, job: str, workflow: str, ended: running.Ended) -> Begun:
+    """Claim the base root, and choose the run.
+
+    Args:
+        base_root: Where the runs lie.
+        config: As the user gave it.
+        job: Id of the pipeline run, or of the process.
+        workflow: Name of the Workflow that does it; empty outside of Kubernetes.
+        ended: Tells whether a Workflow has ended.
+
+    Raises:
+        RunStateError: Another job is at work.
+    """
+    base = open_store(base_root)
+    base.probe()
+    unfinished, material = running.claim(base, job, workflow, ended), material_digest(config)
+    if unfinished is not None and _material_of(unfinished) == material:
+        running.set_root(base, job, unfinished)
+        return Begun(unfinished, None, {}, f"Going on with the unfinished run {unfinished}.")
+    if _last_material(base) == material:
+        running.release(base, job)
+        return Begun("", None, {}, f"Nothing new: the last finished run under {base.root} had the same material.")
+    root, entry = f"{base.root}/runs/{job}", promoted(base)
+    origin = {
+        "base_root": base.root,
+        "material": material,
+        "started_from": entry["content_digest"] if entry else None,
+    }
+    running.set_root(base, job, root)
+    start = f"from the promoted model of run '{entry['run_id']}'" if entry else "from a new policy 0"
+    return Begun(root, _from_promoted(config, entry), origin, f"A new run, {root}, {start}.")
+
+
+def _from_promoted(config: RunConfig, entry: dict[str, Any] | None) -> RunConfig:
+    if entry is None:
+        return config
+    return config.model_copy(update={"models": config.models.model_copy(update={"policy": entry["model"]})})
+
+
+def _material_of(root: str) -> str | None:
+    store = open_store(root)
+    found = store.read_versioned(RUN)
+    return None if found is None else unseal(found[0], store.url(RUN))["origin"].get("material")
+
+
+def _last_material(base: RunStore) -> str | None:
+    found = base.read_versioned(FINISHED)
+    return None if found is None else str(unseal(found[0], base.url(FINISHED))["material"])

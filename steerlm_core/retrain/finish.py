@@ -1,0 +1,64 @@
+"""finish: a run under a base root has stopped. Is its model better, and is it to be used?
+
+A model is promoted when its run's decision is good, and when on the same held-out pairs and fresh
+candidates its distance is no larger, and its steering error not surely larger, than those of the
+promoted model that the run started from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steerlm_core.errors import RunStateError
+from steerlm_core.retrain import running
+from steerlm_core.retrain.begin import FINISHED
+from steerlm_core.retrain.promotion import promote
+from steerlm_core.sealed import seal
+from steerlm_core.store import open_store
+
+GOOD = ("converged", "plateau", "max_iterations")
+
+
+def finish(
+    root: str, origin: dict[str, Any], outcome: dict[str, Any], comparison: dict[str, Any] | None
+) -> tuple[bool, str]:
+    """Promote the run's model or not, note what was trained on, and give the base root back.
+
+    Args:
+        root: The run.
+        origin: What its `run.json` says of where it comes from.
+        outcome: How it ended.
+        comparison: The best policy against the promoted one; None where nothing was promoted before.
+
+    Returns:
+        Whether the model is promoted, and why or why not.
+    """
+    base = open_store(origin["base_root"])
+    good, words = judge(outcome, comparison)
+    if good:
+        try:
+            promote(base, root, words, origin["started_from"])
+        except RunStateError as error:
+            good, words = False, str(error)
+    base.put(FINISHED, seal({"root": root, "material": origin["material"], "promoted": good, "words": words}))
+    running.release_of_run(base, root)
+    return good, words
+
+
+def judge(outcome: dict[str, Any], comparison: dict[str, Any] | None) -> tuple[bool, str]:
+    """Return whether a model is good enough to be promoted, and the sentence that says why."""
+    if outcome["best_iteration"] is None or outcome["kind"] not in GOOD:
+        return False, f"Not promoted: the run ended {outcome['kind']}."
+    if comparison is None:
+        return True, f"Promoted: the run ended {outcome['kind']}, and no model was in use before."
+    distance, error = comparison["distance"], comparison["steering_error"]
+    found = f"distance {_change(distance)} nats, steering error {_change(error)} levels, against the promoted model"
+    if distance["mean"] > 0:
+        return False, f"Not promoted: {found}: its fresh distance is larger."
+    if error["low"] > 0:
+        return False, f"Not promoted: {found}: its steering error is surely larger."
+    return True, f"Promoted: {found}."
+
+
+def _change(rise: dict[str, float]) -> str:
+    return f"{rise['mean']:+.3f} [{rise['low']:+.3f}, {rise['high']:+.3f}]"

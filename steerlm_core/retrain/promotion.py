@@ -1,0 +1,132 @@
+"""`promoted.json`: which model is in use under a base root, and which were before it.
+
+It only ever moves by a conditional put, so that of two promotions one is refused. Nothing is
+copied: the document names a model in its run.
+"""
+
+from __future__ import annotations
+
+import time
+from types import EllipsisType
+from typing import Any
+
+from steerlm_core.errors import RunStateError
+from steerlm_core.sealed import seal, unseal
+from steerlm_core.store import open_store
+from steerlm_core.store.contents import RUN, Contents, read_contents
+from steerlm_core.store.run_store import RunStore
+
+PROMOTED = "promoted.json"
+
+
+def promoted(base: RunStore) -> dict[str, Any] | None:
+    """Return the entry of the model in use; None before the first promotion."""
+    found = _read(base)[1]
+    return found["entries"][found["in_use"][-1]] if found["in_use"] else None
+
+
+def history(base: RunStore) -> list[dict[str, Any]]:
+    """Return every promotion and every rollback, in order."""
+    return list(_read(base)[1]["entries"])
+
+
+def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType | None = ...) -> dict[str, Any]:
+    """Put the best model of a run into use.
+
+    Args:
+        base: The base root.
+        root: The run.
+        why: The words that the history will show.
+        instead_of: Content digest of the model that must be in use now, None for none; left out: any.
+
+    Returns:
+        The entry of the model in use.
+
+    Raises:
+        RunStateError: The run has no good model, or another one has come into use meanwhile.
+    """
+    entry = {**describe(root), "why": why, "since": _now()}
+    version, found = _read(base)
+    present = found["entries"][found["in_use"][-1]] if found["in_use"] else None
+    digest = present["content_digest"] if present else None
+    if present is not None and digest == entry["content_digest"]:
+        return dict(present)
+    if instead_of is not ... and digest != instead_of:
+        raise RunStateError(
+            f"{base.url(PROMOTED)}: another model has come into use since this run started. Compare them, then: "
+            f"steerlm promote {root}"
+        )
+    _move(base, version, [*found["entries"], entry], [*found["in_use"], len(found["entries"])])
+    return entry
+
+
+def rollback(base: RunStore) -> dict[str, Any]:
+    """Put the model before the present one into use again; once more, the one before that.
+
+    Raises:
+        RunStateError: There is none.
+    """
+    version, found = _read(base)
+    if len(found["in_use"]) < 2:
+        raise RunStateError(f"{base.url(PROMOTED)}: there is no model before the present one to go back to.")
+    *_, back, gone = (found["entries"][number] for number in found["in_use"])
+    entry = {**back, "why": f"Rolled back from run '{gone['run_id']}'.", "since": _now()}
+    _move(base, version, [*found["entries"], entry], found["in_use"][:-1])
+    return dict(back)
+
+
+def describe(root: str) -> dict[str, Any]:
+    """Return what `promoted.json` says of the best model of a run.
+
+    Raises:
+        RunStateError: No iteration was accepted, or the best model was never confirmed.
+    """
+    store = open_store(root)
+    contents = read_contents(store)
+    best = best_iteration(contents)
+    if best is None:
+        raise RunStateError(f"{root}: no iteration was accepted, so there is no model to promote.")
+    prefix = f"iterations/{best:03d}/model"
+    confirmation = contents.documents.get(f"confirmation/iteration-{best:03d}/confirmation.json")
+    if confirmation is None:
+        raise RunStateError(f"{root}: iteration {best} is not confirmed; `steerlm resume {root}` does that.")
+    manifest = contents.manifests[prefix]
+    return {
+        "root": root,
+        "run_id": contents.run_id,
+        "iteration": best,
+        "model": store.url("/".join(manifest.parts[0].key.split("/")[:4])),
+        "content_digest": manifest.content_digest,
+        "distance": confirmation["distance"],
+    }
+
+
+def best_iteration(contents: Contents) -> int | None:
+    """Return the best accepted iteration of a run; None where there is none."""
+    return contents.commits[-1]["best_iteration"] if contents.commits else None
+
+
+def base_root_of(root: str) -> str | None:
+    """Return the base root that a run belongs to; None where it stands alone."""
+    store = open_store(root)
+    found = unseal(store.read(RUN), store.url(RUN))["origin"].get("base_root")
+    return None if found is None else str(found)
+
+
+def _read(base: RunStore) -> tuple[str | None, dict[str, Any]]:
+    """The document's version and content: all entries, and the numbers of those in use, one on top of the other."""
+    found = base.read_versioned(PROMOTED)
+    if found is None:
+        return None, {"entries": [], "in_use": []}
+    return found[1], unseal(found[0], base.url(PROMOTED))
+
+
+def _move(base: RunStore, version: str | None, entries: list[dict[str, Any]], in_use: list[int]) -> None:
+    data = seal({"entries": entries, "in_use": in_use})
+    moved = base.create(PROMOTED, data) if version is None else base.swap(PROMOTED, data, version)
+    if not moved:
+        raise RunStateError(f"{base.url(PROMOTED)}: somebody has changed it at this moment; look again, and repeat.")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

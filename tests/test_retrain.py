@@ -1,0 +1,186 @@
+"""Runs that follow each other on a real S3 server: nothing new, resumed, promoted, rolled back; one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from steerlm_core.cli import app
+from steerlm_core.errors import RunStateError, SteerLMError
+from steerlm_core.retrain import promotion, running
+from steerlm_core.retrain.begin import begin
+from steerlm_core.retrain.finish import judge
+from steerlm_core.sealed import unseal
+from steerlm_core.store import open_store
+from tests.toy.world import build, small
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy world's folder, with its small configuration in config.yaml."""
+    folder = tmp_path_factory.mktemp("world")
+    raw = small(build(folder)).model_dump(mode="json", exclude_none=True)
+    raw["models"].pop("policy")  # so that it is made, and later the promoted one
+    raw |= {"max_iterations": 1, "raters": {}}
+    raw["models"]["policy"] = raw["models"]["prior"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(raw))
+    return folder
+
+
+def _steerlm(*arguments: object) -> str:
+    ended = CliRunner().invoke(app, [str(each) for each in arguments])
+    if ended.exception and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    assert ended.exit_code == 0, ended.output
+    return ended.output
+
+
+def _config(world: Path, tmp_path: Path, **prompts: Any) -> Path:
+    raw = yaml.safe_load((world / "config.yaml").read_text())
+    raw["prompts"] |= prompts
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def _running(base: str) -> dict[str, Any]:
+    store = open_store(base)
+    return unseal(store.read(running.RUNNING), running.RUNNING)
+
+
+def test_retraining_from_the_first_model_to_a_rollback(world, bucket, tmp_path):
+    """A first run, one on the same data, one on new prompts, one that only makes it worse; then back."""
+    config = _config(world, tmp_path)
+    assert "Promoted: the run ended" in _steerlm("retrain", config, bucket)
+    base = open_store(bucket)
+    first = promotion.promoted(base)
+    assert first is not None
+    runs = {found.key.split("/")[1] for found in base.listing("runs/")}
+    assert first["root"] == f"{bucket}/runs/{runs.pop()}"
+    assert _running(bucket)["job"] == ""
+
+    assert "Nothing new: the last finished run" in _steerlm("retrain", config, bucket)
+    assert {found.key.split("/")[1] for found in base.listing("runs/")} == {first["root"].rsplit("/", 1)[1]}
+
+    lines = (world / "prompts.jsonl").read_text().splitlines()
+    (tmp_path / "new.jsonl").write_text("\n".join(reversed(lines[:100])) + "\n")
+    said = _steerlm("retrain", _config(world, tmp_path, source=str(tmp_path / "new.jsonl")), bucket)
+    assert f"from the promoted model of run '{first['run_id']}'" in said
+    second = next(root for root in _runs(bucket) if root != first["root"])
+    started = unseal(open_store(second).read("run.json"), "run.json")
+    assert started["config"]["models"]["policy"] == first["model"]
+    assert started["origin"]["started_from"] == first["content_digest"]
+    comparison = unseal(open_store(second).read("confirmation/iteration-000/comparison.json"), "comparison")
+    promoted = comparison["distance"]["mean"] <= 0 and comparison["steering_error"]["low"] <= 0
+    assert ("Promoted: distance" in said) == promoted
+    assert ("Not promoted: distance" in said) == (not promoted)
+    promotion.promote(base, second, "for the rest of this test")
+
+    worse = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    worse["train"] |= {"learning_rate": 1.0, "clip_norm": 0.0}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(worse))
+    assert "Not promoted: " in _steerlm("retrain", tmp_path / "config.yaml", bucket)
+    assert promotion.promoted(base)["root"] == second
+
+    assert f"In use: {first['model']}" in _steerlm("rollback", bucket)
+    assert promotion.promoted(base)["content_digest"] == first["content_digest"]
+    assert "Rolled back from run" in _steerlm("history", bucket)
+    with pytest.raises(RunStateError, match="no model before the present one"):
+        promotion.rollback(base)
+    assert f"In use: {open_store(second).root}" in _steerlm("promote", second)
+
+
+def _runs(bucket: str) -> set[str]:
+    return {f"{bucket}/runs/{found.key.split('/')[1]}" for found in open_store(bucket).listing("runs/")}
+
+
+def _begin(world: Path, bucket: str, job: str, workflow: str = "", ended: running.Ended = lambda _: None) -> Any:
+    from steerlm_core.config import load_config
+
+    return begin(bucket, load_config(world / "config.yaml"), job, workflow, ended)
+
+
+def test_of_two_that_start_together_one_trains(world, bucket):
+    assert _begin(world, bucket, "one").root == f"{bucket}/runs/one"
+    with pytest.raises(RunStateError, match=r"running\.json: job 'one' \(.*/runs/one\) is at work"):
+        _begin(world, bucket, "two")
+    assert _begin(world, bucket, "one").root == f"{bucket}/runs/one"  # the same job, retried
+
+
+def test_many_that_start_together_have_one_winner(world, bucket):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def start(number: int) -> str:
+        try:
+            return str(_begin(world, bucket, f"job-{number}").root)
+        except RunStateError:
+            return ""
+
+    with ThreadPoolExecutor(8) as pool:
+        roots = list(pool.map(start, range(8)))
+    assert len([root for root in roots if root]) == 1
+
+
+def test_a_run_whose_workflow_has_ended_is_resumed_by_the_next(world, bucket):
+    from steerlm_core.config import load_config
+    from steerlm_core.run_root import create_or_open_run
+
+    begun = _begin(world, bucket, "one", "workflow-1")
+    create_or_open_run(begun.root, begun.config, begun.origin)
+    with pytest.raises(RunStateError, match="Workflow 'workflow-1'"):
+        _begin(world, bucket, "two", "workflow-2", lambda name: name != "workflow-1")
+    again = _begin(world, bucket, "two", "workflow-2", lambda name: name == "workflow-1")
+    assert (again.root, again.config) == (begun.root, None)
+    assert load_config(world / "config.yaml").seed == 1
+
+
+def test_a_claim_that_nobody_renews_grows_stale(world, bucket, monkeypatch):
+    _begin(world, bucket, "one")
+    monkeypatch.setattr(running, "STALE_SECONDS", 0.0)
+    assert _begin(world, bucket, "two").root == f"{bucket}/runs/two"
+
+
+def test_a_step_of_the_run_renews_its_claim(world, bucket, monkeypatch):
+    monkeypatch.setattr(running, "RENEW_SECONDS", 0.05)
+    begun, base = _begin(world, bucket, "one"), open_store(bucket)
+    seen = {_running(bucket)["renewed"]}
+    with running.renewed(base, begun.root):
+        while len(seen) < 3:
+            seen.add(_running(bucket)["renewed"])
+    with running.renewed(base, "another root"):
+        pass
+    assert _running(bucket)["job"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("kind", "best", "distance", "error", "good", "said"),
+    [
+        ("converged", 2, (-0.1, -0.2, 0.0), (0.0, -0.1, 0.1), True, "Promoted: distance -0.100"),
+        ("plateau", 2, (0.01, -0.2, 0.2), (0.0, -0.1, 0.1), False, "its fresh distance is larger"),
+        ("plateau", 2, (-0.1, -0.2, 0.0), (0.2, 0.1, 0.3), False, "its steering error is surely larger"),
+        ("regressed", 0, (-0.1, -0.2, 0.0), (0.0, -0.1, 0.1), False, "the run ended regressed"),
+        ("uninformative", 0, (-0.1, -0.2, 0.0), (0.0, -0.1, 0.1), False, "the run ended uninformative"),
+        ("max_iterations", None, (-0.1, -0.2, 0.0), (0.0, -0.1, 0.1), False, "the run ended max_iterations"),
+    ],
+)
+def test_what_is_good_enough(kind, best, distance, error, good, said):
+    def rise(values: tuple[float, float, float]) -> dict[str, float]:
+        return dict(zip(("mean", "low", "high"), values, strict=True))
+
+    comparison = {"distance": rise(distance), "steering_error": rise(error)}
+    promoted, words = judge({"kind": kind, "best_iteration": best}, comparison)
+    assert promoted == good
+    assert said in words
+
+
+def test_a_model_promoted_meanwhile_stays(world, bucket, tmp_path):
+    _steerlm("retrain", _config(world, tmp_path), bucket)
+    base = open_store(bucket)
+    (root,) = _runs(bucket)
+    base.delete([promotion.PROMOTED])
+    with pytest.raises(SteerLMError, match="another model has come into use since this run started"):
+        promotion.promote(base, root, "", instead_of="0" * 64)
