@@ -54,12 +54,20 @@ class StoreError(SteerLMError):
     """The place where the run lies cannot be reached, or refuses what was asked of it."""
 
 
+class StoreRefusedError(StoreError):
+    """The place where the run lies answers, and refuses: no bucket of that name, no right, a wrong key."""
+
+
 class CaptureError(SteerLMError):
     """A gate has failed: log-probabilities that must agree do not."""
 
 
 class NonFiniteError(SteerLMError):
     """A loss, a weight or a log-probability is NaN or infinite where it must not be."""
+
+
+class OutOfMemoryError(SteerLMError):
+    """The work does not fit into the memory that it has been given."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -87,10 +87,7 @@ class Session:
     def step(self, name: str, iteration: int, shard: Shard | None = None) -> dict[str, Any]:
         """Run one step of an iteration, or one shard of it; returns its numbers, none while other shards work."""
         with self._doing(name, iteration, shard) as context:
-            stage = Stage(
-                f"iterations/{iteration:03d}", best_policy(context, iteration), ("held_out", "train"), iteration
-            )
-            done = _step_module(name, self.run.config.runtime.threads).run(context.at(stage, iteration))
+            done = _step_module(name, self.run.config.runtime.threads).run(at_iteration(context, iteration))
         numbers = done.metrics if isinstance(done, Manifest) else done or {}
         if name == "decide":
             self._log.iteration(self.evaluation(iteration), numbers)
@@ -163,6 +160,12 @@ class Session:
             return commit
         last = f"It was the last of the {max_iterations} iterations allowed; raise max_iterations to go on."
         return {**commit, "kind": "max_iterations", "reason": f"{commit['reason']} {last}"}
+
+
+def at_iteration(context: StepContext, iteration: int) -> StepContext:
+    """Return the context at the stage of an iteration."""
+    policy = best_policy(context, iteration)
+    return context.at(Stage(f"iterations/{iteration:03d}", policy, ("held_out", "train"), iteration), iteration)
 
 
 class _ChosenBackend:

@@ -16,7 +16,6 @@ from steerlm_core.manifest import Manifest
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.training.job import TrainJob, TrainResult
-from steerlm_core.training.run import train
 
 
 def run(context: StepContext) -> Manifest:
@@ -60,6 +59,8 @@ class LocalBackend:
 
     def train(self, context: StepContext) -> Manifest:
         """Train, store the model, and commit it."""
+        from steerlm_core.training.run import train
+
         return _train_here(context, "single", train)
 
 

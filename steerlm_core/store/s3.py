@@ -26,7 +26,7 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 
-from steerlm_core.errors import ConfigError, StoreError
+from steerlm_core.errors import ConfigError, StoreError, StoreRefusedError
 from steerlm_core.store.objects import Listed
 
 CONNECT_SECONDS, READ_SECONDS = 5, 20
@@ -172,8 +172,8 @@ class S3Objects:
             yield
         except (BotoCoreError, Boto3Error, ClientError) as error:
             cause = _code(error) if isinstance(error, ClientError) else type(error).__name__
-            way_out = _WAYS_OUT.get(cause, _ELSE)
-            raise StoreError(f"{self.url(key)}: {_words(error)} [{cause}]. {way_out}") from error
+            kind = StoreRefusedError if cause in _WAYS_OUT else StoreError
+            raise kind(f"{self.url(key)}: {_words(error)} [{cause}]. {_WAYS_OUT.get(cause, _ELSE)}") from error
 
 
 def _client() -> Any:

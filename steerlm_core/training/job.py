@@ -90,6 +90,10 @@ class TrainingStoppedError(SteerLMError):
     """Training was asked to stop (SIGTERM) and has left a checkpoint; the same job continues from it."""
 
 
+class TrainingLostError(SteerLMError):
+    """A training process has been killed, or has lost its peers; the same job continues from its checkpoint."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What training reports when it has ended: plain numbers, free of times."""

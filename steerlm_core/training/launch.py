@@ -12,31 +12,34 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib
-import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from steerlm_core import errors
-from steerlm_core.errors import ConfigError, SteerLMError
-from steerlm_core.training.job import TrainingStoppedError, TrainJob, TrainReport, TrainResult
+from steerlm_core.errors import ConfigError, OutOfMemoryError, SteerLMError
+from steerlm_core.training.job import TrainingLostError, TrainingStoppedError, TrainJob, TrainReport, TrainResult
 from steerlm_core.training.stop import StopSignal
+from steerlm_core.training.supervise import (
+    LAST_LINES,
+    Lines,
+    read_failure,
+    read_result,
+    supervise,
+    write_error,
+    write_result,
+)
 
-_MODULE = "steerlm_core.training.launch"
-_POLL_SECONDS = 0.1
-_LAST_LINES = 20
+MODULE = "steerlm_core.training.launch"
 _STOPPED, _FAILED = 128 + signal.SIGTERM, 2  # exit codes
 
 
 def main() -> int:
     """Do what the environment asks for; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=f"python -m {_MODULE}", description="Train one job.")
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description="Train one job.")
     parser.add_argument("job", type=Path, help="the job, as TrainJob.to_json wrote it")
     parser.add_argument("--into", type=Path, help="folder that receives numbers, result and error as JSON")
     arguments = parser.parse_args()
@@ -63,7 +66,7 @@ def torchrun_command(environment: Mapping[str, str], job: TrainJob, arguments: l
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     if "PET_NNODES" not in environment:
         torchrun += ["--standalone", "--nproc-per-node", str(job.config.processes)]
-    return [*torchrun, "-m", _MODULE, *arguments]
+    return [*torchrun, "-m", MODULE, *arguments]
 
 
 def torchrun_environment(environment: Mapping[str, str], extensions: str) -> dict[str, str]:
@@ -74,6 +77,12 @@ def torchrun_environment(environment: Mapping[str, str], extensions: str) -> dic
     """
     kept = {key: value for key, value in environment.items() if key not in ("RANK", "WORLD_SIZE")}
     return {**kept, "TORCH_EXTENSIONS_DIR": extensions}
+
+
+def write_job(job: TrainJob, into: Path) -> list[str]:
+    """Leave a job in a folder; return the arguments of a process that trains it and leaves its end there."""
+    (into / "job.json").write_text(job.to_json())
+    return [str(into / "job.json"), "--into", str(into)]
 
 
 def run_torchrun(job: TrainJob, report: TrainReport | None = None) -> TrainResult:
@@ -91,106 +100,54 @@ def run_torchrun(job: TrainJob, report: TrainReport | None = None) -> TrainResul
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="steerlm-") as name, StopSignal() as stop:
         into = Path(name)
-        (into / "job.json").write_text(job.to_json())
-        command = torchrun_command({}, job, [str(into / "job.json"), "--into", name])
+        command = torchrun_command({}, job, write_job(job, into))
         if command is None:
             raise ConfigError(
                 "train.engine is 'single': there is nothing for torchrun to start. Set it to 'deepspeed'."
             )
         with log.open("wb") as out:
-            code = _wait(command, torchrun_environment(os.environ, name), out.fileno(), into, stop, report)
+            environment = torchrun_environment(os.environ, name)
+            code = supervise(command, environment, out.fileno(), into, stop, report, end_with_parent)
         if code == 0:
-            return TrainResult(**json.loads((into / "result.json").read_text()))
-        raise _failure(into, code, log)
-
-
-def _wait(
-    command: list[str], environment: dict[str, str], out: int, into: Path, stop: StopSignal, report: TrainReport | None
-) -> int:
-    """Run torchrun to its end, passing numbers on as they come and SIGTERM down once; return its exit code."""
-    child = subprocess.Popen(
-        command, env=environment, stdout=out, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent
-    )
-    told, passed_on = 0, False
-    try:
-        while True:
-            code = child.poll()
-            told = _tell(into / "numbers.jsonl", told, report)
-            if code is not None:
-                return code
-            if stop.came and not passed_on:
-                child.terminate()
-                passed_on = True
-            time.sleep(_POLL_SECONDS)
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            child.wait()
-
-
-def _tell(path: Path, told: int, report: TrainReport | None) -> int:
-    """Report the complete lines behind the first `told` bytes; return how many bytes have been reported."""
-    if report is None or not path.exists():
-        return told
-    with path.open("rb") as file:
-        file.seek(told)
-        whole, newline, _ = file.read().rpartition(b"\n")
-    for line in whole.splitlines():
-        step, steps, numbers = json.loads(line)
-        report(step, steps, numbers)
-    return told + len(whole) + len(newline)
-
-
-def _failure(into: Path, code: int, log: Path) -> SteerLMError:
-    for path in sorted(into.glob("error-*.json")):
-        kind, message = json.loads(path.read_text())
-        known = {**vars(errors), "TrainingStoppedError": TrainingStoppedError}
-        return known.get(kind, SteerLMError)(message)  # type: ignore[no-any-return]
-    last = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
-    return SteerLMError(
-        f"training processes ended with exit code {code}. Run again: it continues from the last checkpoint. "
-        f"Everything they printed is in {log}; the last lines:\n{last}"
-    )
+            return read_result(into)
+        last = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        raise read_failure(into, code, last, f"Everything they printed is in {log}; the last lines:")
 
 
 def _train_here(job: TrainJob, into: Path | None) -> int:
     """Train in this process; leave result or error in `into`."""
     from steerlm_core.training.run import train
 
-    _end_with_parent()
+    end_with_parent()
     rank = int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(name)s: %(message)s")
     if rank == 0 and "STEERLM_METRICS_PORT" in os.environ:
         importlib.import_module("prometheus_client").start_http_server(int(os.environ["STEERLM_METRICS_PORT"]))
     try:
-        result = train(job, report=None if into is None else _Lines(into / "numbers.jsonl"))
-    except SteerLMError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        result = train(job, report=None if into is None else Lines(into))
+    except Exception as error:
+        known = error if isinstance(error, SteerLMError) else _named(error)
+        print(f"{type(known).__name__}: {known}", file=sys.stderr)
         if into is not None:
-            _write(into / f"error-{rank}.json", [type(error).__name__, str(error)])
+            write_error(into, rank, known)
+        if isinstance(known, TrainingLostError):
+            raise
         return _STOPPED if isinstance(error, TrainingStoppedError) else _FAILED
     if rank == 0 and into is not None:
-        _write(into / "result.json", {"steps": result.steps, "metrics": dict(result.metrics)})
+        write_result(into, result)
     return 0
 
 
-class _Lines:
-    """Reports as JSON lines, for the process that waits."""
+def _named(error: Exception) -> SteerLMError:
+    """Say what has happened to a rank that raised no error of ours."""
+    import torch
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, step: int, steps: int, numbers: Mapping[str, float]) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps([step, steps, dict(numbers)]) + "\n")
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return OutOfMemoryError(f"{error} Lower train.token_budget, raise train.zero_stage, or use more memory.")
+    return TrainingLostError(f"{type(error).__name__}: {error}")
 
 
-def _write(path: Path, value: object) -> None:
-    path.with_suffix(".part").write_text(json.dumps(value))
-    path.with_suffix(".part").rename(path)
-
-
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ask Linux for SIGTERM when the parent dies, so that a killed run leaves no trainer behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

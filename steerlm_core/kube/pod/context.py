@@ -1,0 +1,35 @@
+"""What a pod knows of the run that it trains for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from steerlm_core.config import parse_config
+from steerlm_core.observe.event_store import event_sink
+from steerlm_core.observe.events import EventLog, StepEvents
+from steerlm_core.run_root import create_or_open_run
+from steerlm_core.runtime import Session, at_iteration
+from steerlm_core.steps.context import RunInfo, StepContext
+from steerlm_core.store import open_store
+
+
+@contextmanager
+def pod_context(root: str, iteration: int, how: Mapping[str, Any]) -> Iterator[StepContext]:
+    """Open the run at an iteration, for a launcher that holds the lease of the step.
+
+    Args:
+        root: The run root.
+        iteration: The iteration.
+        how: Settings of `train` that say how the work is done, over those of the run.
+    """
+    run = create_or_open_run(root, None)
+    settings = run.config.model_dump(mode="json")
+    config = parse_config({**settings, "train": {**settings["train"], **how}}, "--how")
+    log = EventLog(run.run_id, event_sink(open_store(root)))
+    session = Session(root, RunInfo(run.run_id, config), log)
+    try:
+        yield at_iteration(session.context(StepEvents(log, "train", iteration, None)), iteration)
+    finally:
+        log.close()

@@ -1,0 +1,147 @@
+"""One pod of a training job, from its arguments to its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tenacity
+
+from steerlm_core.errors import SteerLMError, StoreError, StoreRefusedError
+from steerlm_core.kube.job_files import End
+from steerlm_core.kube.pod import outcome
+from steerlm_core.kube.pod.child import node, train_node, world
+from steerlm_core.kube.pod.context import pod_context
+from steerlm_core.kube.pod.progress import ProgressWriter
+from steerlm_core.kube.pod.stop import HeartbeatWatch, Stop
+from steerlm_core.steps.context import StepContext
+from steerlm_core.steps.train import model_output, train_job
+from steerlm_core.store import open_store
+
+_TERMINATION_LOG = Path("/dev/termination-log")
+_PATIENCE_SECONDS = 300.0  # of a pod without its store, beyond the store's own
+_EXIT_CODES = {End.DONE: 0, End.USER_ERROR: 2, End.STOPPED: 143, End.ORPHANED: 143}
+
+_Answer = TypeVar("_Answer")
+_log = logging.getLogger("steerlm.pod")
+
+
+@dataclass(frozen=True)
+class PodTask:
+    """What a pod is asked to do.
+
+    Attributes:
+        root: The run root.
+        iteration: The iteration that is trained.
+        job: Name of the job.
+        orphan_after: Seconds without a heartbeat after which the job ends itself.
+        how: Settings of `train` that say how the work is done.
+        node: Rank of this pod's node; the pod of node 0 stores the model.
+    """
+
+    root: str
+    iteration: int
+    job: str
+    orphan_after: float
+    how: Mapping[str, Any]
+    node: int
+
+
+def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMINATION_LOG) -> int:
+    """Do a pod's part, say how it ended, and return the exit code.
+
+    Args:
+        arguments: Of the command line; None: the process's own.
+        termination_log: The file that Kubernetes reads the termination message from.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
+    stop = Stop()
+    stop.listen()
+    task = _task(arguments)
+    try:
+        end = outcome.done(task.node, work(task, stop))
+    except Exception as error:
+        if not isinstance(error, SteerLMError):
+            traceback.print_exc()
+        stop.settle()
+        end = outcome.failed(task.node, error, stop)
+    _log.info("%s: %s", end.end.value, end.message)
+    outcome.tell(end, task.root, task.job, termination_log)
+    return _EXIT_CODES.get(end.end, 1)
+
+
+def work(task: PodTask, stop: Stop) -> str:
+    """Train this node's part, and store the model where node 0 is; return what was done, in words."""
+    HeartbeatWatch(open_store(task.root), task.job, task.orphan_after, stop)
+    with ExitStack() as stack:
+        context = _patiently(lambda: stack.enter_context(pod_context(task.root, task.iteration, _how(task))))
+        output = _patiently(lambda: model_output(context))
+        if _patiently(output.existing):
+            return "the model is there already"
+        place = _patiently(lambda: stack.enter_context(_place(task, context)))
+        job = _patiently(lambda: train_job(context, output, place))
+        progress = stack.enter_context(ProgressWriter(open_store(task.root), task.job))
+
+        def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
+            progress(step, steps, numbers)
+            context.events.metric(**{"step": float(step), **numbers})
+
+        stop.begin()
+        result = train_node(job, task.node == 0, stop, report)
+        if result is None:
+            return "this node's ranks are done"
+        _patiently(lambda: output.write_folder(job.output))
+        _patiently(lambda: output.commit(steps=result.steps, **result.metrics))
+        shutil.rmtree(job.output)
+    return f"{result.steps} steps; {context.store.root}/{output.prefix}/manifest.json is committed"
+
+
+@contextmanager
+def _place(task: PodTask, context: StepContext) -> Iterator[Path]:
+    """Where this node works; only rank 0 reads and writes checkpoints."""
+    if task.node == 0:
+        with context.store.work_folder(f"{context.here.prefix}/train") as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="steerlm-") as name:
+            yield Path(name)
+
+
+def _how(task: PodTask) -> dict[str, Any]:
+    """Return the settings with the engine that the number of ranks asks for."""
+    return {**task.how, **({"engine": "deepspeed"} if world(os.environ) > 1 else {})}
+
+
+def _patiently(action: Callable[[], _Answer]) -> _Answer:
+    """Repeat an action on the store until it answers; what it refuses is raised at once."""
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_delay(_PATIENCE_SECONDS),
+        wait=tenacity.wait_random(1, 5),
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, StoreError) and not isinstance(error, StoreRefusedError)
+        ),
+        before_sleep=lambda state: _log.warning("%s; trying again", state.outcome and state.outcome.exception()),
+        reraise=True,
+    )
+    return retrying(action)
+
+
+def _task(arguments: Sequence[str] | None) -> PodTask:
+    parser = argparse.ArgumentParser(prog="python3 -m steerlm_core.kube.pod", description="A pod of a training job.")
+    parser.add_argument("--root", required=True, help="the run root")
+    parser.add_argument("--iteration", required=True, type=int, help="the iteration that is trained")
+    parser.add_argument("--job", required=True, help="name of the PyTorchJob")
+    parser.add_argument("--orphan-after", type=float, default=600.0, help="seconds without a heartbeat")
+    parser.add_argument("--how", type=json.loads, default={}, help="settings of `train`, as JSON")
+    return PodTask(**vars(parser.parse_args(arguments)), node=node(os.environ))

@@ -1,0 +1,68 @@
+"""The end of a pod as one of a few classes, told by the termination message and by the run root."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from pathlib import Path
+
+from steerlm_core.errors import NonFiniteError, OutOfMemoryError, SteerLMError, StoreError, StoreRefusedError
+from steerlm_core.kube.job_files import End, Outcome, outcome_key
+from steerlm_core.kube.pod.stop import Stop
+from steerlm_core.store import open_store
+from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
+
+_MESSAGE_BYTES = 4096  # what Kubernetes keeps of a termination message
+_CUT = " […] "
+
+_ENDS: tuple[tuple[type[SteerLMError], End], ...] = (
+    (TrainingStoppedError, End.STOPPED),
+    (TrainingLostError, End.RETRYABLE),
+    (OutOfMemoryError, End.OUT_OF_MEMORY),
+    (NonFiniteError, End.NON_FINITE),
+    (StoreRefusedError, End.USER_ERROR),
+    (StoreError, End.STORE_UNREACHABLE),
+    (SteerLMError, End.USER_ERROR),
+)
+
+_log = logging.getLogger(__name__)
+
+
+def done(rank: int, message: str) -> Outcome:
+    """Return the outcome of a pod that did what it was asked."""
+    return Outcome(end=End.DONE, message=message, rank=rank, pod=socket.gethostname(), time=time.time())
+
+
+def failed(rank: int, error: Exception, stop: Stop) -> Outcome:
+    """Return the outcome of a pod that ended by an error.
+
+    What a pod raises after it was asked to stop is the consequence, unless a rank knows better.
+    """
+    end = next((end for kind, end in _ENDS if isinstance(error, kind)), End.RETRYABLE)
+    message = str(error) if isinstance(error, SteerLMError) else f"{type(error).__name__}: {error}"
+    if stop.end is not None and end in (End.STOPPED, End.RETRYABLE, End.STORE_UNREACHABLE):
+        end, message = stop.end, stop.message if message == stop.message else f"{stop.message}. {message}"
+    return Outcome(end=end, message=message, rank=rank, pod=socket.gethostname(), time=time.time())
+
+
+def tell(outcome: Outcome, root: str, job: str, termination_log: Path) -> None:
+    """Write an outcome to both places. A store that is gone costs the copy in the run root, no more."""
+    termination_log.write_bytes(fitted(outcome).to_bytes())
+    if outcome.end is End.DONE and outcome.rank > 0:
+        return
+    try:
+        open_store(root).put(outcome_key(job, outcome.rank), outcome.to_bytes())
+    except SteerLMError as error:
+        _log.warning("the outcome is not in the run root: %s", error)
+
+
+def fitted(outcome: Outcome) -> Outcome:
+    """Return the outcome with a message that Kubernetes keeps whole: the beginning and the end of a long one."""
+    text, kept = outcome.message, outcome
+    length = len(text)
+    while len(kept.to_bytes()) > _MESSAGE_BYTES:
+        length = length * 9 // 10
+        half = length // 2
+        kept = outcome.model_copy(update={"message": f"{text[:half]}{_CUT}{text[len(text) - half :]}"})
+    return kept

@@ -1,0 +1,63 @@
+"""How far training is, for the launcher: put into the run root by a thread, for a store may be slow or gone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from steerlm_core.errors import StoreError
+from steerlm_core.kube.job_files import Progress, progress_key
+from steerlm_core.store.run_store import RunStore
+
+_SECONDS = 10.0  # between two puts
+
+_log = logging.getLogger(__name__)
+
+
+class ProgressWriter:
+    """Puts the latest progress, the first at once."""
+
+    def __init__(self, store: RunStore, job: str) -> None:
+        """Name the job."""
+        self._store, self._key = store, progress_key(job)
+        self._latest: Progress | None = None
+        self._changed, self._end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._write_on, name="progress", daemon=True)
+
+    def __enter__(self) -> ProgressWriter:
+        """Start to write."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write the last."""
+        self._end.set()
+        self._changed.set()
+        self._thread.join()
+
+    def __call__(self, step: int, steps: int, numbers: Mapping[str, float]) -> None:
+        """Note the numbers of a step."""
+        self._latest = Progress(step=step, steps=steps, loss=float(numbers["loss"]), time=time.time())
+        self._changed.set()
+
+    def _write_on(self) -> None:
+        while not self._end.is_set():
+            self._changed.wait()
+            self._changed.clear()
+            self._write()
+            self._end.wait(_SECONDS)
+        self._write()
+
+    def _write(self) -> None:
+        latest, self._latest = self._latest, None
+        if latest is None:
+            return
+        try:
+            self._store.put(self._key, latest.model_dump_json().encode())
+        except StoreError as error:
+            _log.warning("progress is not in the run root: %s", error)
