@@ -92,7 +92,7 @@ def _environment(config: TrainJobConfig) -> list[dict[str, Any]]:
 
 
 def _store_environment(store: ObjectStoreConfig) -> list[dict[str, Any]]:
-    values = {"AWS_REGION": store.region}
+    values = {"AWS_REGION": store.region, "AWS_DEFAULT_REGION": store.region}  # boto3 reads the second
     if store.endpoint:
         values["AWS_ENDPOINT_URL_S3"] = store.endpoint
     if store.ca_config_map:

@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
         arguments: Of the command line; None: the process's own.
         termination_log: The file that Kubernetes reads the termination message from.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
+    logging.getLogger("steerlm").setLevel(logging.INFO)
     stop = Stop()
     stop.listen()
     task = _task(arguments)
@@ -98,9 +99,11 @@ def work(task: PodTask, stop: Stop) -> str:
             context.events.metric(**{"step": float(step), **numbers})
 
         stop.begin()
+        _log.info("the inputs are here; training starts")
         result = train_node(job, task.node == 0, stop, report)
         if result is None:
             return "this node's ranks are done"
+        _log.info("training is done; storing the model")
         _patiently(lambda: output.write_folder(job.output))
         _patiently(lambda: output.commit(steps=result.steps, **result.metrics))
         shutil.rmtree(job.output)

@@ -26,7 +26,7 @@ _ENDS: tuple[tuple[type[SteerLMError], End], ...] = (
     (SteerLMError, End.USER_ERROR),
 )
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("steerlm.pod")
 
 
 def done(rank: int, message: str) -> Outcome:

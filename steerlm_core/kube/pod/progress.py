@@ -14,7 +14,7 @@ from steerlm_core.store.run_store import RunStore
 
 _SECONDS = 10.0  # between two puts
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("steerlm.pod")
 
 
 class ProgressWriter:
@@ -57,6 +57,7 @@ class ProgressWriter:
         latest, self._latest = self._latest, None
         if latest is None:
             return
+        _log.info("step %d of %d, loss %.4f", latest.step, latest.steps, latest.loss)
         try:
             self._store.put(self._key, latest.model_dump_json().encode())
         except StoreError as error:
