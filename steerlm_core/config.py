@@ -206,10 +206,10 @@ class RuntimeConfig(Section):
     lease_seconds: float = Field(
         60.0, gt=0, description="A runner that is silent for so long loses its step to another that waits."
     )
-    backend: Literal["local", "torchrun"] | None = Field(
+    backend: Literal["local", "torchrun", "pytorchjob"] | None = Field(
         None,
         description="Where training happens: local: this process; torchrun: train.processes processes of this machine; "
-        "none: one of them, by train.engine.",
+        "pytorchjob: a Kubernetes cluster, as --platform describes it; none: local or torchrun, by train.engine.",
     )
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ from steerlm_core.retrain.finish import finish as finish_run
 from steerlm_core.retrain.running import renewed
 from steerlm_core.run_root import create_or_open_run
 from steerlm_core.sealed import unseal
-from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext
+from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext, TrainBackend
 from steerlm_core.steps.decide import DECISION, POLICY_0, best_policy, commit_key
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
@@ -44,12 +45,28 @@ ITERATION_STEPS = ("generate", "label", "score_prior", "weigh", "train", "evalua
 class Session:
     """One process's hold on a run."""
 
-    def __init__(self, root: str, run: RunInfo, log: EventLog) -> None:
-        """Open the store."""
+    def __init__(self, root: str, run: RunInfo, log: EventLog, platform: Path | None = None) -> None:
+        """Open the store.
+
+        Args:
+            root: The run root.
+            run: The run.
+            log: Where it says what it does.
+            platform: The platform file, for the backend `pytorchjob`; None: $STEERLM_PLATFORM, else the defaults.
+        """
         self.run, self.root, self._log = run, root, log
         self._store = open_store(root)
         self._models = LazyModels()
+        self._train_backend = _ChosenBackend(root, platform)
         self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-")
+
+    def check_backend(self) -> None:
+        """Find out before the first step what would keep this process from training in a cluster.
+
+        Raises:
+            SteerLMError: No cluster, no right to use it, no image, or a run root that pods cannot reach.
+        """
+        self._train_backend.check(self.run.config)
 
     @contextmanager
     def _doing(self, step: str, iteration: int | None = None, shard: Shard | None = None) -> Iterator[StepContext]:
@@ -71,7 +88,7 @@ class Session:
             store=self._store,
             events=events,
             models=self._models,
-            train_backend=_ChosenBackend(),
+            train_backend=self._train_backend,
             scratch=Path(self._scratch.name),
             iteration=iteration,
             stage=stage,
@@ -162,6 +179,14 @@ class Session:
         return {**commit, "kind": "max_iterations", "reason": f"{commit['reason']} {last}"}
 
 
+def with_backend(run: RunInfo, backend: str | None) -> RunInfo:
+    """Return the run with its training done elsewhere; None: where its configuration says."""
+    if backend is None:
+        return run
+    runtime = run.config.runtime.model_copy(update={"backend": backend})
+    return RunInfo(run.run_id, run.config.model_copy(update={"runtime": runtime}))
+
+
 def at_iteration(context: StepContext, iteration: int) -> StepContext:
     """Return the context at the stage of an iteration."""
     policy = best_policy(context, iteration)
@@ -171,13 +196,32 @@ def at_iteration(context: StepContext, iteration: int) -> StepContext:
 class _ChosenBackend:
     """The `TrainBackend` that the configuration names, imported when there is something to train."""
 
+    def __init__(self, root: str, platform: Path | None) -> None:
+        """Nothing is chosen yet."""
+        self._root, self._platform = root, platform
+
+    def check(self, config: RunConfig) -> None:
+        """Find the cluster, where training is to happen in one."""
+        if config.runtime.backend == "pytorchjob":
+            _ = self._cluster
+
     def train(self, context: StepContext) -> Manifest:
         """Have the iteration of the context trained."""
         from steerlm_core.steps.train import LocalBackend, TorchrunBackend
 
         config = context.config
         backend = config.runtime.backend or ("local" if config.train.engine == "single" else "torchrun")
+        if backend == "pytorchjob":
+            return self._cluster.train(context)
         return (LocalBackend() if backend == "local" else TorchrunBackend()).train(context)
+
+    @cached_property
+    def _cluster(self) -> TrainBackend:
+        from steerlm_core.kube.backend import PyTorchJobBackend
+        from steerlm_core.platform_config import PlatformConfig, load_platform
+
+        file = self._platform or os.environ.get("STEERLM_PLATFORM")
+        return PyTorchJobBackend(load_platform(file) if file else PlatformConfig(), self._root)
 
 
 def _step_module(name: str, threads: int) -> ModuleType:
@@ -251,7 +295,15 @@ def prepare(root: str, shards: int = 1) -> list[int]:
     return list(range(max(1, min(shards, parts))))
 
 
-def run_step(name: str, root: str, iteration: int, shard: int = 0, shards: int = 1) -> dict[str, Any]:
+def run_step(
+    name: str,
+    root: str,
+    iteration: int,
+    shard: int = 0,
+    shards: int = 1,
+    backend: str | None = None,
+    platform: Path | None = None,
+) -> dict[str, Any]:
     """Run one step of an iteration in this process; returns small numbers for a person to look at.
 
     Args:
@@ -260,13 +312,17 @@ def run_step(name: str, root: str, iteration: int, shard: int = 0, shards: int =
         iteration: Number of the iteration.
         shard: Which shard of the step this is.
         shards: Shards that the step is split over.
+        backend: Where training happens; None: where the run's configuration says.
+        platform: The platform file; None: $STEERLM_PLATFORM, else the defaults.
 
     Raises:
         ConfigError: There is no such step.
     """
     if name not in ITERATION_STEPS:
         raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(ITERATION_STEPS)}.")
-    return _session(root).step(name, iteration, Shard(shard, shards) if shards > 1 else None)
+    run = with_backend(create_or_open_run(root, None), backend)
+    session = Session(root, run, _log(root, run), platform)
+    return session.step(name, iteration, Shard(shard, shards) if shards > 1 else None)
 
 
 def finish(root: str, max_iterations: int) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from steerlm_core.commands.run import DisplayMode, Limit, Shown
+from steerlm_core.commands.render import PlatformFile
+from steerlm_core.commands.run import DisplayMode, Limit, Shown, Trained
 
 BaseRoot = Annotated[
     str, typer.Argument(help="Where the runs lie: a directory, or s3://BUCKET/PREFIX.", show_default=False)
@@ -21,10 +22,12 @@ def retrain(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", show_default=False)],
     base_root: BaseRoot,
     max_iterations: Limit = None,
+    backend: Trained = None,
+    platform: PlatformFile = None,
     display: Shown = DisplayMode.AUTO,
 ) -> None:
     """Run the loop if there is anything new, from the promoted model, and promote the result if it is better."""
-    from steerlm_core.commands.run import Runner, work
+    from steerlm_core.commands.run import Options, Runner, work
     from steerlm_core.config import load_config
     from steerlm_core.runtime import begin, finish
 
@@ -33,7 +36,7 @@ def retrain(
     root = begin("", base_root, given.model_dump(mode="json"), "", job)
     if not root:
         return
-    work(root, None, Runner.LOCAL, max_iterations, display)
+    work(root, None, Runner.LOCAL, Options(max_iterations, backend, platform, display))
     typer.echo(finish(root, max_iterations or given.max_iterations)["words"])
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config, parse_config
 
 if TYPE_CHECKING:
@@ -37,8 +40,24 @@ class Runner(StrEnum):
     KFP_LOCAL = "kfp-local"
 
 
+class Backend(StrEnum):
+    """Where training happens."""
+
+    LOCAL = "local"
+    TORCHRUN = "torchrun"
+    PYTORCHJOB = "pytorchjob"
+
+
 Root = Annotated[str, typer.Argument(help="The run directory.", show_default=False)]
 Shown = Annotated[DisplayMode, typer.Option(help="auto: rich on a terminal, plain lines elsewhere.")]
+Trained = Annotated[
+    Backend | None,
+    typer.Option(
+        "--backend",
+        help="Where training happens: in this process, in processes of this machine, in a Kubernetes cluster.",
+        show_default="runtime.backend",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Most iterations; overrides the configuration.")]
 
 
@@ -50,6 +69,8 @@ def run(
     ] = Runner.LOCAL,
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the configuration.")] = None,
     max_iterations: Limit = None,
+    backend: Trained = None,
+    platform: PlatformFile = None,
     display: Shown = DisplayMode.AUTO,
 ) -> None:
     """Run the loop until it stops by itself, and say why it did."""
@@ -58,23 +79,44 @@ def run(
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
     check_data(given)
     where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    work(where, given, runner, max_iterations, display)
+    work(where, given, runner, Options(max_iterations, backend, platform, display))
 
 
-def resume(root: Root, max_iterations: Limit = None, display: Shown = DisplayMode.AUTO) -> None:
+def resume(
+    root: Root,
+    max_iterations: Limit = None,
+    backend: Trained = None,
+    platform: PlatformFile = None,
+    display: Shown = DisplayMode.AUTO,
+) -> None:
     """Go on with a run that was interrupted, or that may have more iterations."""
-    work(root, None, Runner.LOCAL, max_iterations, display)
+    work(root, None, Runner.LOCAL, Options(max_iterations, backend, platform, display))
 
 
 def step(
     name: Annotated[str, typer.Argument(help="A step of an iteration: generate, label, …", show_default=False)],
     root: Annotated[str, typer.Option(help="The run directory.", show_default=False)],
     iteration: Annotated[int, typer.Option(min=0, help="The iteration.", show_default=False)],
+    backend: Trained = None,
+    platform: PlatformFile = None,
 ) -> None:
-    """Run one step of an iteration, and print its numbers as JSON."""
+    """Run one step of an iteration, and print its numbers as JSON; what it says meanwhile goes to standard error."""
     from steerlm_core.runtime import run_step
 
-    typer.echo(json.dumps(run_step(name, root, iteration), indent=1, default=float))
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("steerlm").setLevel(logging.INFO)
+    numbers = run_step(name, root, iteration, backend.value if backend else None, platform)
+    typer.echo(json.dumps(numbers, indent=1, default=float))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run and a resumed run have in common."""
+
+    max_iterations: int | None
+    backend: Backend | None
+    platform: Path | None
+    display: DisplayMode
 
 
 def _override(config: RunConfig, where: str, **values: int | None) -> RunConfig:
@@ -83,7 +125,7 @@ def _override(config: RunConfig, where: str, **values: int | None) -> RunConfig:
     return parse_config({**config.model_dump(mode="json"), **given}, where)
 
 
-def work(root: str, config: RunConfig | None, runner: Runner, limit: int | None, mode: DisplayMode) -> None:
+def work(root: str, config: RunConfig | None, runner: Runner, options: Options) -> None:
     """Run or resume, then print the summary; an interrupt says how to go on."""
     from steerlm_core.commands.summary import print_summary
 
@@ -95,7 +137,7 @@ def work(root: str, config: RunConfig | None, runner: Runner, limit: int | None,
             run_under_kfp_local(root, config)
             outcome = None
         else:
-            outcome = _run_here(root, config, limit, mode)
+            outcome = _run_here(root, config, options)
     print_summary(root, outcome, time.monotonic() - start)
 
 
@@ -111,7 +153,7 @@ def _resumable(root: str) -> Iterator[None]:
         raise typer.Exit(_INTERRUPTED) from None
 
 
-def _run_here(root: str, config: RunConfig | None, limit: int | None, mode: DisplayMode) -> dict[str, Any]:
+def _run_here(root: str, config: RunConfig | None, options: Options) -> dict[str, Any]:
     """Run the loop in this process, under a display."""
     from steerlm_core.loop import run_loop
     from steerlm_core.observe.display import make_display
@@ -120,13 +162,15 @@ def _run_here(root: str, config: RunConfig | None, limit: int | None, mode: Disp
     from steerlm_core.run_root import create_or_open_run
     from steerlm_core.store import open_store
 
-    with make_display(mode.value) as display:
+    with make_display(options.display.value) as display:
         store = open_store(root)
         if config is not None and "://" not in config.models.prior and not store.exists("run.json"):
             _make_base_model(config, display)
         log = EventLog(create_or_open_run(root, config).run_id, event_sink(store), [display])
         try:
-            return run_loop(root, config, log, limit)
+            return run_loop(
+                root, config, log, options.max_iterations, options.backend and options.backend.value, options.platform
+            )
         finally:
             log.close()
 

@@ -1,0 +1,289 @@
+"""What is wrong with a job, from what can be seen of it: pure, so that a table of cases can test it.
+
+    job, pods, events, outcomes, progress ─► symptoms ─► Patience ─► a verdict, once one has stood too long
+
+A symptom says what it is about and how long it may stand: not at all where nothing can mend it, the
+budget of the phase where waiting is what one does. One that goes away, or is about something else, starts anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
+
+from steerlm_core.kube.job_files import End, Outcome, Progress
+from steerlm_core.kube.pod_state import (
+    Object,
+    condition,
+    container_spec,
+    disruption,
+    has_ended,
+    has_started,
+    is_leaving,
+    is_lost,
+    is_suspended,
+    last_words,
+    name_of,
+    named_condition,
+    states,
+    uid_of,
+    wanted_pods,
+)
+from steerlm_core.kube.verdicts import DONE, TELLING, WEAK
+from steerlm_core.platform_config import BudgetsConfig
+
+_SETTLE = 3.0  # so long after the first sign of an end a better reason may still be on its way
+_LOST = 5.0  # a node that comes back within this has lost nothing
+_TRIES = 15.0  # two pulls or mounts, so that one refused by a busy server does not count
+
+_IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
+_HOPELESS_IMAGE = {"ErrImageNeverPull", "InvalidImageName"}
+_UNUSABLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
+_REJECTED = ("violates PodSecurity", "failed quota", "denied the request", "serviceaccount")
+_POD_REASONS = {
+    "Evicted": "evicted",
+    "Preempting": "preempted",
+    "Terminated": "lost_node",
+    "NodeShutdown": "lost_node",
+    "NodeLost": "lost_node",
+    "UnexpectedAdmissionError": "lost_node",
+    "DeadlineExceeded": "deadline",
+}
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What can be seen of an attempt at one moment.
+
+    Attributes:
+        job: The PyTorchJob; None: the API server has none of that name.
+        pods: Its pods.
+        events: Events about the job, the newest last; None: they may not be read.
+        outcomes: What its pods left in the run root.
+        progress: The last progress in the run root.
+        uids: The uid that each pod had when it was first seen, by name.
+        left: Pods that were deleted before anything had failed, as last seen.
+        store_error: Why the run root cannot be read; empty when it can.
+    """
+
+    job: Object | None
+    pods: Sequence[Object] = ()
+    events: Sequence[Object] | None = ()
+    outcomes: Sequence[Outcome] = ()
+    progress: Progress | None = None
+    uids: Mapping[str, str] = field(default_factory=dict)
+    store_error: str = ""
+    left: Sequence[Object] = ()
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """One thing that is not, or not yet, as it should be.
+
+    Attributes:
+        kind: Its class.
+        about: What it is about; the clock starts anew when this changes.
+        seen: What was seen, in words.
+        patience: Seconds that it may stand.
+        pod: The pod whose log tells more; empty: the master's.
+    """
+
+    kind: str
+    about: str
+    seen: str
+    patience: float = 0.0
+    pod: str = ""
+
+
+class Patience:
+    """Remembers how long each symptom has stood."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen."""
+        self._since: dict[str, float] = {}
+
+    def exhausted(self, symptoms: Sequence[Symptom], now: float) -> Symptom | None:
+        """Return the first symptom that has stood for its patience; what is not given any more is forgotten."""
+        self._since = {s.about: self._since.get(s.about, now) for s in symptoms}
+        return next((s for s in symptoms if now - self._since[s.about] >= s.patience), None)
+
+    def standing(self, symptoms: Sequence[Symptom], now: float, seconds: float) -> list[Symptom]:
+        """Return the symptoms that have stood for so long."""
+        return [s for s in symptoms if now - self._since[s.about] >= seconds]
+
+
+def phase(sight: Sight) -> str:
+    """Return what the attempt waits for: suspended, admission, scheduling, image, start, or running."""
+    job = sight.job or {}
+    if is_suspended(job):
+        return "suspended"
+    if _missing(sight):
+        return "admission"
+    if not all(condition(pod, "PodScheduled") for pod in sight.pods):
+        return "scheduling"
+    if not all(has_started(pod) for pod in sight.pods):
+        return "image"
+    return "running" if sight.progress else "start"
+
+
+def symptoms(sight: Sight, budgets: BudgetsConfig) -> list[Symptom]:
+    """Return everything that stands between the attempt and its success, the most telling first.
+
+    A job that has succeeded has one symptom, `done`.
+    """
+    job = sight.job
+    if job is None or is_leaving(job):
+        words = "it is gone" if job is None else "it is being deleted"
+        return [Symptom("job_deleted", "job_deleted", f"{words}, and not by this launcher")]
+    if condition(job, "Succeeded"):
+        return [Symptom(DONE, DONE, "the job succeeded")]
+    if ended := _end(sight):
+        return [ended]
+    if phase(sight) == "suspended":  # its pods leave, and come again under other uids
+        return [*_waiting(sight, budgets)]
+    return [*_pod_troubles(sight), *_store(sight, budgets), *_waiting(sight, budgets)]
+
+
+def _end(sight: Sight) -> Symptom | None:
+    """Why the job, or one of its pods, has failed; None where none has."""
+    failed = condition(sight.job or {}, "Failed")
+    if not failed and not any(pod["status"].get("phase") == "Failed" for pod in sight.pods):
+        return None
+    said = (failed or {}).get("message", "")
+    causes = [*_from_outcomes(sight), *(cause for pod in sight.pods for cause in _from_failed_pod(pod))]
+    causes += [_deleted(pod, "ended") for pod in sight.left]
+    causes.append(Symptom("deadline" if "deadline" in said else "failed", "ended", said or "a pod has failed"))
+    best = min(causes, key=lambda cause: TELLING.index(cause.kind))
+    return Symptom(best.kind, "ended", best.seen, _SETTLE if best.kind in WEAK else 0.0, best.pod)
+
+
+def _from_outcomes(sight: Sight) -> Iterator[Symptom]:
+    told = [*sight.outcomes, *(outcome for pod in sight.pods if (outcome := last_words(pod)))]
+    for outcome in told:
+        if outcome.end is not End.DONE:
+            yield Symptom(outcome.end.value, "ended", f"pod {outcome.pod}: {outcome.message}", pod=outcome.pod)
+
+
+def _from_failed_pod(pod: Object) -> Iterator[Symptom]:
+    name, status = name_of(pod), pod["status"]
+    if status.get("phase") != "Failed":
+        return
+    if reason := _POD_REASONS.get(status.get("reason", "")):
+        yield Symptom(reason, "ended", f"pod {name}: {status['reason']}: {status.get('message', '')}", pod=name)
+    if by := disruption(pod):
+        yield Symptom(by[0], "ended", f"pod {name}: {by[1]}", pod=name)
+    for container, state in states(pod):
+        if cause := _from_ended_container(pod, container, state.get("terminated", {})):
+            yield Symptom(cause[0], "ended", f"pod {name}, container {container}: {cause[1]}", pod=name)
+
+
+def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[str, str] | None:
+    reason = ended.get("reason")
+    if reason == "OOMKilled":
+        limit = container_spec(pod, container).get("resources", {}).get("limits", {}).get("memory", "what the node has")
+        return "out_of_memory", f"killed for using more memory than {limit}"
+    if reason in _UNUSABLE:
+        return "configuration", f"{reason}: {ended.get('message', '')}"
+    if ended.get("exitCode") and last_words(pod) is None:
+        code = int(ended["exitCode"])
+        return "killed", f"ended with exit code {code}{f' (signal {code - 128})' if code > 128 else ''}"
+    return None
+
+
+def _pod_troubles(sight: Sight) -> Iterator[Symptom]:
+    for pod in sight.pods:
+        name, uid = name_of(pod), uid_of(pod)
+        if sight.uids.get(name, uid) != uid:
+            yield Symptom("pod_replaced", f"uid {uid}", f"pod {name} was deleted, and the operator made another")
+        elif is_leaving(pod) and not has_ended(pod):
+            yield _deleted(pod, f"leaving {uid}")
+        elif is_lost(pod):
+            yield _lost_node(pod, sight.progress)
+        yield from _stuck_containers(pod)
+
+
+def _deleted(pod: Object, about: str) -> Symptom:
+    kind, words = disruption(pod) or ("pod_deleted", "somebody deleted it")
+    return Symptom(kind, about, f"pod {name_of(pod)}: {words}", _SETTLE, name_of(pod))
+
+
+def _lost_node(pod: Object, progress: Progress | None) -> Symptom:
+    step = progress.step if progress else "-"  # a step made meanwhile starts the clock anew
+    words = f"node {pod['spec'].get('nodeName')} does not answer (the pod's condition Ready is False)"
+    seen = f"pod {name_of(pod)}: {words}, and training stands still"
+    return Symptom("lost_node", f"lost {uid_of(pod)} {step}", seen, _LOST)
+
+
+def _stuck_containers(pod: Object) -> Iterator[Symptom]:
+    for container, state in states(pod):
+        waiting = state.get("waiting", {})
+        reason = waiting.get("reason")
+        where = f"pod {name_of(pod)}, container {container}"
+        said = f"{where}: {reason}: {waiting.get('message', '')}".rstrip(": ")
+        if reason in _IMAGE:
+            image = container_spec(pod, container).get("image")
+            patience = 0.0 if reason in _HOPELESS_IMAGE else _TRIES
+            yield Symptom("image", f"image {uid_of(pod)} {container}", f"{said} (image {image})", patience)
+        elif reason in _UNUSABLE:
+            yield Symptom("configuration", f"unusable {uid_of(pod)} {container}", said, _TRIES)
+
+
+def _store(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
+    if sight.store_error:
+        seen = f"the run root cannot be reached: {sight.store_error}"
+        yield Symptom("store_unreachable", "store", seen, budgets.silence)
+
+
+def _waiting(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
+    """What the phase waits for, with its budget."""
+    now = phase(sight)
+    if now == "suspended":
+        yield Symptom("suspended", "suspended", "the job is suspended", budgets.admission)
+    elif now == "admission":
+        yield _not_admitted(sight, budgets)
+    elif now == "scheduling":
+        pod = next(pod for pod in sight.pods if not condition(pod, "PodScheduled"))
+        words = (named_condition(pod, "PodScheduled") or {}).get("message", "no scheduler has looked at it")
+        yield Symptom("unschedulable", "scheduling", f"pod {name_of(pod)}: {words}", budgets.scheduling)
+    elif now == "image":
+        pod = next(pod for pod in sight.pods if not has_started(pod))
+        seen = f"pod {name_of(pod)}: its container has not started (image, volumes or init container)"
+        yield Symptom("image", "image", seen, budgets.image)
+    elif now == "start":
+        yield Symptom("not_started", "start", "the pods run, and no optimizer step has been made", budgets.start)
+    elif sight.progress and not sight.store_error:
+        where = f"step {sight.progress.step} of {sight.progress.steps}"
+        yield Symptom("silent", f"silent {where}", f"no progress beyond {where}", budgets.silence)
+        yield Symptom("running", "running", f"it runs for longer than allowed, and is at {where}", budgets.running)
+
+
+def _not_admitted(sight: Sight, budgets: BudgetsConfig) -> Symptom:
+    missing = f"{_missing(sight)} of {wanted_pods(sight.job or {})} pods do not exist"
+    said = [event.get("message", "") for event in sight.events or () if event.get("type") == "Warning"]
+    for message in reversed(said):
+        if "exceeded quota" in message:
+            patience = 0.0 if never_fits(message) else budgets.admission
+            return Symptom("quota", "admission", f"{missing}: {message}", patience)
+        if any(words in message for words in _REJECTED):
+            return Symptom("rejected", "rejected", f"{missing}: {message}", _TRIES)
+    last = f"; the last warning: {said[-1]}" if said else ""
+    return Symptom("pods_not_created", "admission", missing + last, budgets.admission)
+
+
+def never_fits(message: str) -> bool:
+    """Whether a quota's message says that the request alone is beyond the limit."""
+    found = dict(re.findall(r"\b(requested|limited): (.*?)(?=, used:|, limited:|$)", message))
+    limits = _amounts(found.get("limited", ""))
+    return any(amount > limits[name] for name, amount in _amounts(found.get("requested", "")).items() if name in limits)
+
+
+def _amounts(text: str) -> dict[str, Any]:
+    return {name: parse_quantity(amount) for name, amount in re.findall(r"([\w./-]+)=([\w.]+)", text)}
+
+
+def _missing(sight: Sight) -> int:
+    return wanted_pods(sight.job or {}) - len(sight.pods)

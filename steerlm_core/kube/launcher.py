@@ -1,0 +1,262 @@
+"""The launcher: has one training step done by PyTorchJobs, one attempt after the other, and never loses one.
+
+    submit or adopt ─► watch ─► verdict, kept in the run root ─► delete ─► done, or the next attempt, or an error
+
+An attempt is over when its verdict stands in the run root (`jobs/<job>/verdict.json`, create-only), so
+whoever comes next knows where to go on: several launchers of one step do as one would. A launcher that
+dies, or gets SIGTERM, leaves its job running for a successor; unwatched, the job ends itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from steerlm_core.errors import StoreError
+from steerlm_core.kube import paths
+from steerlm_core.kube.api import KubeApi, Object, patiently
+from steerlm_core.kube.classify import Patience, Sight, Symptom, phase, symptoms
+from steerlm_core.kube.logs import keep_logs, read_logs
+from steerlm_core.kube.own_pod import is_terminated
+from steerlm_core.kube.pod_state import condition, name_of, uid_of
+from steerlm_core.kube.pulse import Objects
+from steerlm_core.kube.spec import ITERATION, RUN, STAGE
+from steerlm_core.kube.submit import remove, submit
+from steerlm_core.kube.verdicts import DONE, RETRIED, TrainJobError, in_words
+from steerlm_core.kube.view import JobView
+from steerlm_core.kube.watch import Watched
+from steerlm_core.platform_config import TrainJobConfig
+from steerlm_core.sealed import seal, unseal
+from steerlm_core.steps.context import Events
+from steerlm_core.training.job import TrainingStoppedError
+from steerlm_core.training.stop import StopSignal
+
+_log = logging.getLogger("steerlm.kube")
+
+_TICK_SECONDS = 1.0
+_SAID_AFTER = 5.0  # what passes by itself need not be said
+_REMOVE_SECONDS = 180.0
+_LAST_CALL_SECONDS = 5.0  # after a termination, before SIGTERM
+_API_SECONDS = 300.0
+
+
+class RunRoot(Objects, Protocol):
+    """What the launcher needs of a store."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless another stands there."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an attempt ended: its class, in words."""
+
+    kind: str
+    message: str
+
+
+class Launcher:
+    """Runs the attempts of one training step."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        store: RunRoot,
+        config: TrainJobConfig,
+        build: Callable[[int], Object],
+        events: Events,
+        *,
+        committed: Callable[[], bool],
+        name: str,
+        workflow: Mapping[str, str] | None = None,
+    ) -> None:
+        """Get ready.
+
+        Args:
+            api: The cluster, in the namespace of the job.
+            store: The run root.
+            config: Budgets, attempts, heartbeats.
+            build: Makes the manifest of an attempt, from its number.
+            events: Is told of every change of state, and of progress.
+            committed: Whether the model of the step stands in the run root.
+            name: Who launches, for people.
+            workflow: Owner reference to the own Workflow, whose termination ends the job.
+        """
+        self._api, self._store, self._config, self._build, self._events = api, store, config, build, events
+        self._committed, self._name, self._workflow = committed, name, workflow
+        self._stop = StopSignal()
+        self._watched_workflow: Watched | None = None
+        self._job = ""
+
+    def run(self) -> None:
+        """Have the step done.
+
+        Raises:
+            TrainJobError: It could not be; `kind` is the class of the last attempt's end.
+            TrainingStoppedError: SIGTERM came; the job goes on.
+        """
+        with self._stop, ExitStack() as stack:
+            if self._workflow:
+                name = {"fieldSelector": f"metadata.name={self._workflow['name']}"}
+                self._watched_workflow = Watched(self._api, paths.workflows(self._api.namespace), lambda: None, **name)
+                stack.callback(self._watched_workflow.close)
+            try:
+                self._run_attempts()
+            except KeyboardInterrupt:
+                self._say(self._goes_on("interrupted"))
+                raise
+
+    def _run_attempts(self) -> None:
+        number, most = self._first_attempt(), self._config.max_attempts
+        for tried in range(1, most + 1):
+            verdict = self._attempt(number)
+            if verdict.kind == DONE:
+                return
+            if verdict.kind not in RETRIED:
+                raise TrainJobError(verdict.kind, verdict.message)
+            if tried == most:
+                raise TrainJobError(verdict.kind, f"{verdict.message}\nThat was attempt {tried} of {most}.")
+            self._say(f"{verdict.message}\nAttempt {tried} of {most}; the next goes on from the last checkpoint.")
+            number += 1
+
+    def _first_attempt(self) -> int:
+        """The first attempt without a verdict."""
+        number = 0
+        while self._store.exists(verdict_key(name_of(self._build(number)))):
+            number += 1
+        return number
+
+    def _attempt(self, number: int) -> Verdict:
+        manifest = self._build(number)
+        self._job = name_of(manifest)
+        self._end_others(manifest)
+        job = submit(self._api, manifest, self._config.budgets.admission, self._say, self._check_wanted)
+        with JobView(self._api, self._store, job, self._name, self._config.heartbeat_seconds) as view:
+            over = self._watch(view)
+            if over.kind == DONE and self._committed():
+                return Verdict(DONE, over.seen)
+            if over.kind == DONE:
+                over = Symptom(
+                    "not_committed", over.about, "it succeeded, and no model manifest stands in the run root"
+                )
+            return self._conclude(view, over)
+
+    def _watch(self, view: JobView) -> Symptom:
+        """Watch until there is nothing more to wait for."""
+        patience, told = Patience(), _Told(self._say, self._events)
+        while True:
+            view.wait(_TICK_SECONDS)
+            self._check_wanted()
+            told.outdated(view.outdated)
+            sight = view.sight()
+            if sight is None or view.outdated:
+                continue
+            now = time.monotonic()
+            found = symptoms(sight, self._config.budgets)
+            over = patience.exhausted(found, now)
+            told.sight(view.job, sight, patience.standing(found, now, _SAID_AFTER))
+            if over:
+                return over
+
+    def _conclude(self, view: JobView, over: Symptom) -> Verdict:
+        """Keep what tells why, and leave nothing running."""
+        logs = read_logs(self._api, view.pods, view.log) if over.kind != "job_deleted" else {}
+        log = logs.get(over.pod) or (logs.get(view.log.pod, "") if view.log else "")
+        verdict = Verdict(over.kind, in_words(over.kind, view.job, over.seen, log))
+        if over.kind == "store_unreachable":  # the run root may take long to say no
+            remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+        try:
+            verdict = self._record(view.job, verdict)
+            keep_logs(self._store, view.job, logs)
+        except StoreError as error:
+            remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+            raise TrainJobError(
+                "store_unreachable", f"{verdict.message}\nNor can the run root be written: {error}"
+            ) from error
+        if not remove(self._api, view.job, view.uid, _REMOVE_SECONDS):
+            self._say(f"job {view.job}: deleted, but a pod of it still runs after {_REMOVE_SECONDS:.0f} s")
+        return verdict
+
+    def _record(self, job: str, verdict: Verdict) -> Verdict:
+        """Write the verdict, or read the one that another launcher has written."""
+        key = verdict_key(job)
+        if self._store.create(key, seal({"class": verdict.kind, "message": verdict.message, "time": time.time()})):
+            return verdict
+        found = unseal(self._store.read(key), key)
+        return Verdict(found["class"], found["message"])
+
+    def _check_wanted(self) -> None:
+        """Raise where nobody wants this launcher, or its job, any more."""
+        watched = self._watched_workflow
+        if watched and watched.failed:
+            self._say(f"the own Workflow cannot be watched, so a termination is not noticed early: {watched.failed}")
+            self._watched_workflow = None
+        elif watched and watched.latest and not watched.latest.error:
+            ended = not watched.latest.items or is_terminated(watched.latest.items[0])
+            if ended:
+                remove(self._api, self._job, None, _LAST_CALL_SECONDS)
+                seen = "its Workflow was terminated, so the job was deleted"
+                raise TrainJobError("terminated", in_words("terminated", self._job, seen))
+        if self._stop.came:
+            raise TrainingStoppedError(self._goes_on("stopped by SIGTERM"))
+
+    def _goes_on(self, why: str) -> str:
+        return (
+            f"{why}; job {self._job} goes on. Who goes on with the run watches it again; unwatched, it writes a "
+            f"checkpoint and ends itself after {self._config.orphan_after_seconds} s."
+        )
+
+    def _end_others(self, manifest: Object) -> None:
+        """Delete jobs for the same step that were made by an earlier platform file or release."""
+        labels = manifest["metadata"]["labels"]
+        query = {"labelSelector": ",".join(f"{key}={labels[key]}" for key in (RUN, ITERATION, STAGE))}
+        listed = patiently(lambda: self._api.request("GET", paths.jobs(self._api.namespace), query=query), _API_SECONDS)
+        for job in listed["items"]:
+            if name_of(job) != self._job and not condition(job, "Succeeded") and not condition(job, "Failed"):
+                self._say(f"job {name_of(job)} is for the same step, made otherwise: it is deleted for {self._job}")
+                remove(self._api, name_of(job), uid_of(job), _REMOVE_SECONDS)
+
+    def _say(self, words: str) -> None:
+        _log.info("%s", words)  # in the log of the step's pod, where no display shows the events
+        self._events.warning(words)
+
+
+class _Told:
+    """Says everything once."""
+
+    def __init__(self, say: Callable[[str], None], events: Events) -> None:
+        self._say, self._events = say, events
+        self._said: set[str] = set()
+        self._outdated = self._phase = ""
+        self._step = -1
+
+    def outdated(self, error: str) -> None:
+        if bool(error) != bool(self._outdated):
+            self._say(
+                f"the API server does not answer; still trying: {error}" if error else "the API server answers again"
+            )
+        self._outdated = error
+
+    def sight(self, job: str, sight: Sight, standing: list[Symptom]) -> None:
+        for symptom in standing:
+            topic = f"{symptom.kind} {symptom.about}"
+            if topic not in self._said and symptom.kind not in ("silent", "running"):
+                self._said.add(topic)
+                self._say(f"job {job}: {symptom.seen}")
+        now, progress = phase(sight), sight.progress
+        if now != self._phase and now == "running":
+            self._say(f"job {job}: training runs")
+        self._phase = now
+        if progress and progress.step != self._step:
+            self._step = progress.step
+            self._events.progress(progress.step, progress.steps, "steps")
+            self._events.metric(step=float(progress.step), loss=progress.loss)
+
+
+def verdict_key(job: str) -> str:
+    """Key of the verdict on an attempt."""
+    return f"jobs/{job}/verdict.json"

@@ -1,0 +1,93 @@
+"""Logs of pods: the master's followed into the launcher's own, those of failed pods kept in the run root."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from steerlm_core.kube import paths
+from steerlm_core.kube.api import ClusterError, KubeApi, Object, Query
+from steerlm_core.kube.job_files import log_key
+from steerlm_core.kube.pod_state import is_lost, name_of
+from steerlm_core.kube.pod_template import CONTAINER
+from steerlm_core.kube.pulse import Objects
+
+_log = logging.getLogger("steerlm.kube.master")
+
+_KEPT_LINES = 20_000
+_KEPT_BYTES = 16 << 20
+_SILENT_SECONDS = 300.0
+_PAUSE = 1.0
+
+
+class MasterLog:
+    """Follows the log of one pod from its first line on, however often the connection breaks off.
+
+    Attributes:
+        lines: The last lines seen.
+    """
+
+    def __init__(self, api: KubeApi, pod: str) -> None:
+        """Start following."""
+        self.pod = pod
+        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._api, self._stop, self._last = api, threading.Event(), ""
+        threading.Thread(target=self._run, name=f"log {pod}", daemon=True).start()
+
+    def close(self) -> None:
+        """Follow no more."""
+        self._stop.set()
+
+    def text(self) -> str:
+        """What has been seen of the log."""
+        return "\n".join(self.lines)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except ClusterError as error:
+                if error.status == 404 or (error.status == 403 and not error.transient):
+                    return  # the pod is gone, or logs may not be read; the end of the job says the rest
+            self._stop.wait(_PAUSE * random.uniform(0.5, 1.5))
+
+    def _follow(self) -> None:
+        """Read on from the last line; the server repeats those of its second."""
+        query: dict[str, str | int | bool] = {"container": CONTAINER, "follow": True, "timestamps": True}
+        if self._last:
+            query["sinceTime"] = self._last
+        for line in self._api.lines(f"{paths.pods(self._api.namespace)}/{self.pod}/log", query, _SILENT_SECONDS):
+            if self._stop.is_set():
+                return
+            at, _, words = line.decode(errors="replace").partition(" ")
+            if at > self._last:
+                self._last = at
+                self.lines.append(words)
+                _log.info("%s", words)
+
+
+def read_logs(api: KubeApi, pods: Iterable[Object], master: MasterLog | None) -> dict[str, str]:
+    """Return the logs of pods by name, without those that cannot be had; a lost node is not asked."""
+    found = {name_of(pod): "" if is_lost(pod) else read_log(api, name_of(pod)) for pod in pods}
+    if master and not found.get(master.pod):
+        found[master.pod] = master.text()
+    return {pod: text for pod, text in found.items() if text}
+
+
+def keep_logs(store: Objects, job: str, logs: Mapping[str, str]) -> None:
+    """Put logs into the run root."""
+    for pod, text in logs.items():
+        store.put(log_key(job, pod), text.encode())
+
+
+def read_log(api: KubeApi, pod: str) -> str:
+    """Return the log of a pod's container; empty where it cannot be had."""
+    query: Query = {"container": CONTAINER, "limitBytes": _KEPT_BYTES}
+    try:
+        lines = api.lines(f"{paths.pods(api.namespace)}/{pod}/log", query, 20.0)
+        return "\n".join(line.decode(errors="replace") for line in lines)
+    except ClusterError:
+        return ""

@@ -1,0 +1,51 @@
+"""What the launcher must be allowed to do, and what it would like to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from steerlm_core.kube.api import KubeApi, patiently
+from steerlm_core.kube.paths import JOB_GROUP
+
+_PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Permission:
+    """A verb on a resource of a namespace.
+
+    Attributes:
+        verb: As in a Role.
+        resource: As in a Role.
+        group: API group; empty: core.
+        subresource: Such as `log`.
+    """
+
+    verb: str
+    resource: str
+    group: str = ""
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        """As in a Role."""
+        return f"{self.verb} {'/'.join(filter(None, (self.resource, self.subresource)))}"
+
+    def held(self, api: KubeApi) -> bool:
+        """Whether we hold it."""
+        return api.may(self.verb, self.resource, self.group, self.subresource)
+
+
+NEEDED = (
+    *(Permission(verb, "pytorchjobs", JOB_GROUP) for verb in ("create", "get", "list", "watch", "patch", "delete")),
+    *(Permission(verb, "pods") for verb in ("get", "list", "watch")),
+)
+WANTED = (
+    Permission("get", "pods", subresource="log"),  # without: no logs in messages, nor kept
+    Permission("list", "events"),  # without: a job whose pods are refused is named, its cause is not
+)
+
+
+def missing(api: KubeApi, among: tuple[Permission, ...]) -> list[Permission]:
+    """Return those that we do not hold."""
+    return [permission for permission in among if not patiently(partial(permission.held, api), _PATIENCE_SECONDS)]

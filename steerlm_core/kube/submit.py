@@ -1,0 +1,160 @@
+"""Bringing a job into being exactly once: create it, or adopt the one that is there, or say why neither is possible.
+
+The name says what the job is for, so the API server lets one launcher create it. Whoever finds it there
+adopts it if it was made of the same spec. An answer that was lost is no answer: look who is there.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from steerlm_core.kube import paths
+from steerlm_core.kube.api import ClusterError, KubeApi, Object
+from steerlm_core.kube.pod_state import has_ended, is_leaving, is_lost, name_of
+from steerlm_core.kube.spec import SPEC_HASH
+from steerlm_core.kube.verdicts import TrainJobError, in_words
+
+Say = Callable[[str], None]
+Check = Callable[[], None]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_OPERATOR_LABEL = "training.kubeflow.org/job-name"
+
+
+def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Check) -> Object:
+    """Create the job of a manifest, or adopt it; returns it as the API server has it.
+
+    Args:
+        api: The cluster.
+        manifest: The whole job, with its hash, and the owners that it is to have.
+        seconds: How long to try where trying again may help.
+        say: Is told what is waited for, once for each reason.
+        check: Called before every try; raises where nobody wants the job any more.
+
+    Raises:
+        TrainJobError: It cannot be created, or its name is taken; the message says why.
+    """
+    name, end, pause, told = name_of(manifest), time.monotonic() + seconds, _FIRST_PAUSE, ""
+    while True:
+        check()
+        try:
+            return _create_or_adopt(api, manifest)
+        except _WaitError as wait:
+            if time.monotonic() >= end:
+                raise TrainJobError(wait.kind, in_words(wait.kind, name, str(wait))) from wait
+            if str(wait) != told:
+                told = str(wait)
+                say(f"job {name}: {told}; trying again")
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class _WaitError(Exception):
+    """Not yet; `kind` is the class where it stays so."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def _create_or_adopt(api: KubeApi, manifest: Object) -> Object:
+    path, name = paths.jobs(api.namespace), name_of(manifest)
+    try:
+        return api.request("POST", path, manifest)
+    except ClusterError as error:
+        if error.status != 409 and not error.transient:
+            raise _refusal(name, error) from error
+        if error.transient and "exceeded quota" in str(error):
+            raise _WaitError("quota", str(error)) from error
+        refused = error
+    try:
+        found = api.get(f"{path}/{name}")
+    except ClusterError as error:
+        raise _WaitError("api_unreachable", str(error)) from error
+    if found is None:
+        raise _WaitError("api_unreachable", str(refused)) from refused
+    if is_leaving(found):
+        raise _WaitError("name_taken", "a job of this name is being deleted")
+    return _adopt(api, found, manifest)
+
+
+def _refusal(name: str, error: ClusterError) -> Exception:
+    """What a refusal that is no accident means."""
+    words = str(error)
+    if error.status == 403 and "exceeded quota" in words:
+        return _WaitError("quota", words)
+    if error.status == 404:
+        kind = "no_operator" if "could not find" in words else "rejected"
+    else:
+        kind = "forbidden" if error.status in (401, 403) and "cannot create resource" in words else "rejected"
+    return TrainJobError(kind, in_words(kind, name, words))
+
+
+def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
+    """Take over a job that is there, if it is the one that was wanted; add our owners to its own."""
+    ours, theirs = (thing["metadata"].get("annotations", {}).get(SPEC_HASH) for thing in (manifest, found))
+    if ours != theirs:
+        seen = f"a job of this name is there, of another spec ({SPEC_HASH} is {theirs or 'missing'}, wanted {ours})"
+        raise TrainJobError("name_taken", in_words("name_taken", name_of(manifest), seen))
+    has: Sequence[Mapping[str, Any]] = found["metadata"].get("ownerReferences", [])
+    missing = [o for o in manifest["metadata"].get("ownerReferences", []) if o["uid"] not in {h["uid"] for h in has}]
+    if not missing:
+        return found
+    metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "ownerReferences": [*has, *missing]}
+    try:
+        return api.request("PATCH", paths.job(api.namespace, name_of(found)), {"metadata": metadata})
+    except ClusterError as error:
+        if error.status == 409 or error.transient:  # somebody else changed it, or no answer came: look again
+            raise _WaitError("api_unreachable", str(error)) from error
+        raise TrainJobError("forbidden", in_words("forbidden", name_of(found), str(error))) from error
+
+
+def pod_selector(job: str) -> dict[str, str]:
+    """The query that selects a job's pods."""
+    return {"labelSelector": f"{_OPERATOR_LABEL}={job}"}
+
+
+def remove(api: KubeApi, job: str, uid: str | None, seconds: float) -> bool:
+    """Delete a job and wait until none of its pods runs; returns whether that was seen.
+
+    A pod whose node is lost cannot be waited for: nobody there answers.
+
+    Args:
+        api: The cluster.
+        job: Name of the job.
+        uid: Its uid, so that one made anew under its name is left alone; None: whichever has the name.
+        seconds: How long to wait.
+    """
+    end, asked = time.monotonic() + seconds, False
+    while True:
+        try:
+            asked = asked or _delete(api, job, uid)
+            listed = api.request("GET", paths.pods(api.namespace), query=pod_selector(job))
+            if not any(_runs(pod, uid) for pod in listed["items"]):
+                return True
+        except ClusterError as error:
+            if not error.transient:
+                raise
+        if time.monotonic() >= end:
+            return False
+        time.sleep(random.uniform(0.5, 1.0))
+
+
+def _runs(pod: Object, job_uid: str | None) -> bool:
+    owners = {owner["uid"] for owner in pod["metadata"].get("ownerReferences", [])}
+    return (job_uid is None or job_uid in owners) and not has_ended(pod) and not is_lost(pod)
+
+
+def _delete(api: KubeApi, job: str, uid: str | None) -> bool:
+    options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+    if uid:
+        options["preconditions"] = {"uid": uid}
+    try:
+        api.request("DELETE", paths.job(api.namespace, job), options)
+    except ClusterError as error:
+        if error.status not in (404, 409):  # gone, or another by now
+            raise
+    return True

@@ -1,0 +1,70 @@
+"""The current set survives what a watch goes through."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from steerlm_core.kube.api import ClusterError, ForbiddenError
+from steerlm_core.kube.watch import Snapshot, snapshots
+from tests.kube.fake_api import FakeApi, watch_line
+
+
+class NoPauses(threading.Event):
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
+def seen(api: FakeApi, count: int) -> list[Snapshot]:
+    found: Iterator[Snapshot] = snapshots(api, "/pods", NoPauses(), labelSelector="a=b")
+    return list(itertools.islice(found, count))
+
+
+def uids(snapshot: Snapshot) -> list[str]:
+    return [item["metadata"]["uid"] for item in snapshot.items]
+
+
+def test_changes_are_followed() -> None:
+    api = FakeApi()
+    api.streams = [[watch_line("ADDED", "a"), watch_line("ADDED", "b"), watch_line("MODIFIED", "a"),
+                    watch_line("DELETED", "b")]]  # fmt: skip
+    assert [sorted(uids(s)) for s in seen(api, 5)] == [[], ["a"], ["a", "b"], ["a", "b"], ["a"]]
+    assert api.queries[0] | {"resourceVersion": "7", "labelSelector": "a=b"} == api.queries[0]
+
+
+def test_a_watch_goes_on_from_the_last_bookmark_without_a_new_list() -> None:
+    api = FakeApi()
+    api.streams = [[watch_line("ADDED", "a"), watch_line("BOOKMARK", "", "99")], [watch_line("ADDED", "b")]]
+    assert [uids(s) for s in seen(api, 3)] == [[], ["a"], ["a", "b"]]
+    assert api.queries[1]["resourceVersion"] == "99"
+    assert api.calls == ["GET pods"]
+
+
+def test_an_expired_version_leads_to_a_new_list() -> None:
+    api = FakeApi()
+    gone = watch_line("ERROR", code=410, message="too old resource version")
+    api.streams = [[watch_line("ADDED", "a"), gone], [watch_line("ADDED", "b")]]
+    assert [uids(s) for s in seen(api, 4)] == [[], ["a"], [], ["b"]]
+    assert api.calls == ["GET pods", "GET pods"]
+
+
+@pytest.mark.parametrize("broken", [ClusterError("refused"), b'{"type": "ADD'], ids=["no connection", "half a line"])
+def test_a_watch_that_breaks_off_keeps_the_set_and_says_that_it_is_old(broken: bytes | ClusterError) -> None:
+    api = FakeApi()
+    api.streams = [[watch_line("ADDED", "a"), broken], [watch_line("ADDED", "b")]]
+    _, first, old, later = seen(api, 4)
+    assert (uids(first), first.error) == (["a"], None)
+    assert uids(old) == ["a"]
+    assert isinstance(old.error, ClusterError)
+    assert (uids(later), later.error) == (["a", "b"], None)
+    assert api.calls == ["GET pods"]
+
+
+def test_a_missing_permission_ends_it() -> None:
+    api = FakeApi()
+    api.spoiled["GET"] = [ForbiddenError("no", 403)]
+    with pytest.raises(ForbiddenError):
+        seen(api, 1)
