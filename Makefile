@@ -6,13 +6,14 @@ ENV := .venv/.installed
 DEMO := runs/demo/$(shell date +%Y%m%d-%H%M%S)
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test test-method test-distributed lint format compile lock clean
+.PHONY: help demo test test-method test-distributed test-cluster test-cluster-short lint format compile lock clean
 
 help:
 	@echo "make demo              run the whole SteerLM v2 loop on this machine"
 	@echo "make test              the fast tests"
 	@echo "make test-method       the tests that show that the method works, over three seeds"
 	@echo "make test-distributed  the tests with several processes"
+	@echo "make test-cluster      the tests on a real Kubernetes (../shared/cluster, as root)"
 	@echo "make lint              ruff, mypy, import-linter"
 	@echo "make format            rewrite the sources in the project's format"
 	@echo "make compile           regenerate pipeline.yaml and the components' READMEs"
@@ -29,13 +30,19 @@ demo: $(ENV)
 	$(BIN)/steerlm run examples/demo.yaml --root $(DEMO)
 
 test: $(ENV)
-	$(BIN)/python -m pytest -m "not method and not distributed"
+	$(BIN)/python -m pytest -m "not method and not distributed and not cluster"
 
 test-method: $(ENV)
 	$(BIN)/python -m pytest -m method --timeout 3600 -s
 
 test-distributed: $(ENV)
 	$(BIN)/python -m pytest -m distributed --timeout 600
+
+test-cluster: $(ENV)
+	$(BIN)/python -m pytest -m cluster --timeout 900 tests/cluster
+
+test-cluster-short: $(ENV)
+	$(BIN)/python -m pytest -m cluster_short --timeout 900 tests/cluster
 
 lint: $(ENV)
 	$(BIN)/ruff check .

@@ -377,14 +377,12 @@ def test_the_run_directory_of_another_configuration_is_left_alone(steerlm, root,
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(steerlm, root, config, tmp_path, monkeypatch):
-    from steerlm_core.runtime import ITERATION_STEPS
-
     def interrupt(context):
         raise KeyboardInterrupt
 
     mine = tmp_path / "mine"
     with monkeypatch.context() as patch:
-        patch.setitem(ITERATION_STEPS, "train", interrupt)
+        patch.setattr("steerlm_core.steps.train.run", interrupt)
         ended = steerlm("run", config, "--root", mine)
     assert ended.code == 130
     assert f"steerlm resume {mine}" in ended.err

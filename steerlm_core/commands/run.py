@@ -105,7 +105,7 @@ def step(
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("steerlm").setLevel(logging.INFO)
-    numbers = run_step(name, root, iteration, backend.value if backend else None, platform)
+    numbers = run_step(name, root, iteration, backend=backend and backend.value, platform=platform)
     typer.echo(json.dumps(numbers, indent=1, default=float))
 
 

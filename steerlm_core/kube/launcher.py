@@ -160,6 +160,7 @@ class Launcher:
             over = patience.exhausted(found, now)
             told.sight(view.job, sight, patience.standing(found, now, _SAID_AFTER))
             if over:
+                _log.info("job %s is over: %s: %s", view.job, over.kind, over.seen)
                 return over
 
     def _conclude(self, view: JobView, over: Symptom) -> Verdict:

@@ -27,9 +27,14 @@ class Permission:
     group: str = ""
     subresource: str = ""
 
+    @property
+    def of(self) -> str:
+        """Resource and subresource, as in a Role."""
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
     def __str__(self) -> str:
-        """As in a Role."""
-        return f"{self.verb} {'/'.join(filter(None, (self.resource, self.subresource)))}"
+        """In words."""
+        return f"{self.verb} {self.of}"
 
     def held(self, api: KubeApi) -> bool:
         """Whether we hold it."""
@@ -44,6 +49,8 @@ WANTED = (
     Permission("get", "pods", subresource="log"),  # without: no logs in messages, nor kept
     Permission("list", "events"),  # without: a job whose pods are refused is named, its cause is not
 )
+# In a pipeline: without, a job is not deleted as soon as its run is terminated.
+OF_WORKFLOWS = tuple(Permission(verb, "workflows", "argoproj.io") for verb in ("get", "list", "watch"))
 
 
 def missing(api: KubeApi, among: tuple[Permission, ...]) -> list[Permission]:

@@ -1,0 +1,121 @@
+"""One cluster, one S3 server that pods can reach, one image and one prepared run for all tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steerlm_core.config import RunConfig
+from steerlm_core.observe.events import EventLog
+from steerlm_core.runtime import Session, create_or_open_run
+from steerlm_core.store import open_store
+from steerlm_core.store.copy import copy_run
+from tests.cluster.kit import GATEWAY, load_image, running_cluster
+from tests.cluster.launched import Launched
+from tests.cluster.place import IMAGE, Place
+from tests.cluster.table import Table
+from tests.services.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3_server
+from tests.toy.world import build
+
+_BEFORE = ("generate", "label", "score_prior", "weigh")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    with running_cluster():
+        load_image(IMAGE)
+        yield
+
+
+@pytest.fixture(scope="session")
+def pod_s3(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server at the address where pods reach this machine, and nobody else does."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "files", GATEWAY) as server:
+        before = {name: os.environ.get(name) for name in server.environment}
+        os.environ.update(server.environment)
+        yield server
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(scope="session")
+def place(pod_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    return Place(f"steerlm-{uuid.uuid4().hex[:6]}", tmp_path_factory.mktemp("place"), pod_s3.endpoint, keys)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The toy world, small, with a checkpoint after every second."""
+    config = build(tmp_path_factory.mktemp("toy"))
+    return config.model_copy(
+        update={
+            "prompts": config.prompts.model_copy(update={"train": 24, "held_out": 8, "prompts_per_part": 16}),
+            "train": config.train.model_copy(update={"checkpoint_seconds": 1.0}),
+            "max_iterations": 2,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def prepared(toy: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Makes a run that is ready to train, with so many epochs; each is made once."""
+    made: dict[int, Path] = {}
+
+    def prepare(epochs: int) -> Path:
+        if epochs not in made:
+            root = tmp_path_factory.mktemp(f"run-{epochs}")
+            config = toy.model_copy(update={"train": toy.train.model_copy(update={"epochs": epochs})})
+            session = Session(str(root), create_or_open_run(str(root), config), EventLog("test", None))
+            session.prepare()
+            for step in _BEFORE:
+                session.step(step, 0)
+            made[epochs] = root
+        return made[epochs]
+
+    return prepare
+
+
+Launch = Callable[..., Launched]
+
+
+@pytest.fixture
+def launch(place: Place, prepared: Callable[[int], Path], request: pytest.FixtureRequest) -> Iterator[Launch]:
+    """Starts a launcher on a fresh copy of a prepared run; at the end nothing of it is left running."""
+    kubeconfig, started = place.kubeconfig(), []  # type: Path, list[Launched]
+    name = request.node.name.removeprefix("test_")[:40]
+
+    def start(root: str = "", epochs: int = 4, platform: dict[str, Any] | None = None, **environment: str) -> Launched:
+        if not root:
+            root = f"s3://{BUCKET}/{name}-{uuid.uuid4().hex[:6]}"
+            copy_run(open_store(str(prepared(epochs))), open_store(root), lambda done, of, unit: None)
+        file = place.platform(name, **(platform or {}))
+        launched = Launched(root, file, {"KUBECONFIG": str(kubeconfig), **environment}, place.name)
+        started.append(launched)
+        return launched
+
+    yield start
+    for launched in started:
+        launched.process.kill()
+        launched.ended(10)
+        launched.delete_jobs()
+
+
+@pytest.fixture(scope="session")
+def table() -> Iterator[Table]:
+    """Receives what each failure looked like; written to build/cluster-failures.md at the end."""
+    found = Table()
+    yield found
+    found.write()

@@ -1,0 +1,82 @@
+"""The cluster of `../shared/cluster`, and the few words that tests say to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KIT = ROOT.parent / "shared" / "cluster" / "cluster"
+HOME = Path(os.environ.get("CLUSTER_HOME", "/var/tmp/steerlm-cluster"))
+KUBECONFIG = HOME / "kubeconfig"
+GATEWAY = "10.88.0.1"  # where pods reach this machine
+NODES = 2
+
+T = TypeVar("T")
+
+
+def kit(*words: str) -> str:
+    """Run a command of the kit; returns what it prints."""
+    done = subprocess.run([str(KIT), *words], capture_output=True, text=True)
+    assert done.returncode == 0, f"cluster {' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def kubectl(*words: str, manifest: object = None) -> str:
+    """Run kubectl as administrator; returns what it prints. A manifest goes to its standard input."""
+    command = [str(HOME / "bin/kubectl"), "--kubeconfig", str(KUBECONFIG), *words]
+    text = None if manifest is None else json.dumps(manifest)
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def objects(kind: str, namespace: str, *words: str) -> list[dict[str, Any]]:
+    """Return the objects of a kind in a namespace."""
+    return list(json.loads(kubectl("-n", namespace, "get", kind, "-o", "json", *words))["items"])
+
+
+def until(what: str, condition: Callable[[], T], seconds: float, pause: float = 0.3) -> T:
+    """Wait until a condition gives something that is true; returns that."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(pause)
+    return found
+
+
+@contextmanager
+def running_cluster() -> Iterator[None]:
+    """Start the cluster, and stop it at the end; one that runs already is used, and left running."""
+    if _runs():
+        yield
+        return
+    kit("up", "--nodes", str(NODES))
+    try:
+        yield
+    finally:
+        kit("down")
+
+
+def load_image(name: str) -> None:
+    """Make an image of this project's own environment, and bring it to every node."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = Path(sys.prefix) / "lib" / version / "site-packages"
+    place = f"/usr/local/lib/{version}/dist-packages/steerlm_core"
+    kit("python", name, "--site-packages", str(packages), "--add", f"{ROOT / 'steerlm_core'}:{place}")
+
+
+def _runs() -> bool:
+    try:
+        nodes = json.loads(kubectl("get", "nodes", "-o", "json", "--request-timeout=5s"))["items"]
+    except (AssertionError, OSError):
+        return False
+    ready = [c for node in nodes for c in node["status"]["conditions"] if (c["type"], c["status"]) == ("Ready", "True")]
+    return len(ready) == NODES
