@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 
 from steerlm_core import runtime
+from steerlm_core.config import parse_config
 from steerlm_core.kube.job_files import End, Outcome, outcome_key
 from steerlm_core.manifest import Manifest
+from steerlm_core.run_root import create_or_open_run
 from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from steerlm_core.training.checkpoints import latest
 from tests.distributed.pods import JOB, heartbeat, pods, step, until
 
-STEPS = 240
+STEPS = 480
+ORPHAN_SECONDS = 6
 SETTINGS: dict[str, Any] = {
     "name": "tiny",
     "attributes": [{"name": "verbosity"}, {"name": "mood"}],
@@ -42,7 +45,8 @@ def weighed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prior = base_model(1, config=BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320,
                                             validation_stories=8))  # fmt: skip
     root = str(tmp_path_factory.mktemp("runs") / "weighed")
-    runtime.prepare(root, {**SETTINGS, "models": {"prior": str(prior)}})
+    create_or_open_run(root, parse_config({**SETTINGS, "models": {"prior": str(prior)}}, "tiny"))
+    runtime.prepare(root)
     for name in ("generate", "label", "score_prior", "weigh"):
         runtime.run_step(name, root, 0)
     return Path(root)
@@ -107,17 +111,16 @@ def test_two_nodes_make_the_bytes_that_torchrun_makes_with_two_processes(root, t
 def test_a_job_that_nobody_watches_ends_itself_with_a_checkpoint_and_the_next_goes_on_to_the_same_bytes(
     root, trained, tmp_path
 ):
-    watched_seconds = 4.0
-    with pods(tmp_path / "first", root, "--orphan-after", str(watched_seconds / 2), *CHECKPOINTS) as both:
+    started = time.monotonic()
+    with pods(tmp_path / "first", root, "--orphan-after", str(ORPHAN_SECONDS), *CHECKPOINTS) as both:
         with heartbeat(root):
             until(lambda: step(root) >= 1)
-            started = time.monotonic()
-            until(lambda: time.monotonic() - started > watched_seconds)
+            until(lambda: time.monotonic() - started > 1.5 * ORPHAN_SECONDS)
             assert [pod.process.poll() for pod in both] == [None, None], "ended though it was watched"
         ends = [pod.end() for pod in both]
     assert [message["class"] for _, message in ends] == ["orphaned", "orphaned"]
     assert [code for code, _ in ends] == [143, 143]
-    assert "no launcher has watched this job for 2 s" in ends[0][1]["message"]
+    assert "no launcher has watched this job for 6 s" in ends[0][1]["message"]
     assert told(root).end is End.ORPHANED
     reached = checkpoint_step(root, trained)
     assert 1 <= reached < STEPS

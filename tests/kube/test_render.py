@@ -12,6 +12,7 @@ from steerlm_core.commands.configure import Example, example_text
 from steerlm_core.config import load_config
 from steerlm_core.kube.spec import JobTarget, build_job
 from steerlm_core.platform_config import load_platform
+from steerlm_core.run_root import create_or_open_run
 
 
 @pytest.fixture
@@ -43,10 +44,8 @@ def test_it_prints_the_job_of_a_configuration(files, monkeypatch, capsys):
 
 
 def test_a_run_root_gives_its_own_id(files, monkeypatch, capsys, tmp_path):
-    from steerlm_core import runtime
-
     config, platform = files
-    run = runtime.create_or_open_run(str(tmp_path / "run"), load_config(config))
+    run = create_or_open_run(str(tmp_path / "run"), load_config(config))
     monkeypatch.setenv("STEERLM_PLATFORM", str(platform))
     assert steerlm(monkeypatch, "render", tmp_path / "run") == 0
     found = yaml.safe_load(capsys.readouterr().out)
