@@ -26,14 +26,6 @@ class ImageConfig(Section):
     pull_secrets: list[str] = Field([], description="Names of the Secrets that it is pulled with.")
 
 
-class StepsConfig(Section):
-    """The pods of the pipeline's own steps."""
-
-    service_account: str = Field(
-        "pipeline-runner", description="Service account that they run as, and that launches training jobs."
-    )
-
-
 class ObjectStoreConfig(Section):
     """How pods reach the S3 store that holds run roots."""
 
@@ -57,6 +49,39 @@ class AcceleratorConfig(Section):
         None, description="Resource: nvidia.com/gpu, amd.com/gpu, nvidia.com/mig-1g.10gb, …; none: CPU only."
     )
     count: int = Field(1, ge=1, description="So many in each pod.")
+
+
+class StepPodConfig(Section):
+    """The pod of one of the pipeline's own steps."""
+
+    cpu: Quantity = Field("500m", description="CPUs requested.")
+    memory: Quantity = Field("2Gi", description="Memory, requested and limited alike.")
+    accelerator: AcceleratorConfig = AcceleratorConfig()
+    scratch: Quantity = Field("5Gi", description="Size of /scratch: local copies of models and parts.")
+    node_selector: dict[str, str] = Field({}, description="Labels that a node must have.")
+    tolerations: list[dict[str, Any]] = Field([], description="Taints that the pod bears.")
+    queue: str | None = Field(None, description="Kueue's LocalQueue. Needs Kueue, or the pod waits for ever.")
+
+
+class StepsConfig(Section):
+    """The pods of the pipeline's own steps."""
+
+    service_account: str = Field(
+        "pipeline-runner", description="Service account that they run as, and that launches training jobs."
+    )
+    user: int | None = Field(
+        1000, ge=1, description="Numeric user and group of the pods; null: the image's own, or the namespace's."
+    )
+    light: StepPodConfig = Field(
+        StepPodConfig(), description="Steps that load no model: begin, gate, weigh, train's launcher, decide, …"
+    )
+    model: StepPodConfig = Field(
+        StepPodConfig(cpu="2", memory="16Gi", scratch="50Gi"),
+        description="Steps that load models: prepare, generate, label, score_prior, evaluate, confirm.",
+    )
+    each: dict[str, StepPodConfig] = Field(
+        {}, description="A step's own, by its name; such as train, where it does not launch a PyTorchJob but trains."
+    )
 
 
 class ResourcesConfig(Section):

@@ -32,7 +32,7 @@ from steerlm_core.sealed import unseal
 from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext, TrainBackend
 from steerlm_core.steps.decide import DECISION, POLICY_0, best_policy, commit_key
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import read_contents
+from steerlm_core.store.contents import comparison_key, read_contents
 from steerlm_core.store.gc import retire
 from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.lease import hold
@@ -148,23 +148,25 @@ class Session:
         return last
 
     def confirm(self) -> dict[str, Any]:
-        """Confirm the best policy so far on fresh candidates."""
+        """Confirm the best policy so far on fresh candidates, and compare it with the promoted one, if there is one."""
         commit = self.last_commit()
         best = commit["best_iteration"] if commit else None
         policy = POLICY_0 if best is None else f"iterations/{best:03d}/model"
+        threads = self.run.config.runtime.threads
         with self._doing("confirm") as context:
-            confirm_step = _step_module("confirm", self.run.config.runtime.threads)
-            return dict(confirm_step.run(context.at(confirm_step.stage_of(policy, best))))
+            confirm_step = _step_module("confirm", threads)
+            confirmation = dict(confirm_step.run(context.at(confirm_step.stage_of(policy, best))))
+            if best is not None and self.run.origin.get("started_from"):
+                _step_module("compare", threads).run(context, best)
+        return confirmation
 
     def finish(self, max_iterations: int) -> dict[str, Any]:
-        """Compare, and promote or not; only a run under a base root has anything to finish."""
+        """Promote the run's model or not; only a run under a base root has anything to finish."""
         if "base_root" not in self.run.origin:
             return {"promoted": False, "words": "Not promoted: the run stands alone, under no base root."}
         outcome, comparison = self.outcome(max_iterations), None
-        best = outcome["best_iteration"]
-        if best is not None and self.run.origin["started_from"] is not None:
-            with self._doing("compare") as context:
-                comparison = _step_module("compare", self.run.config.runtime.threads).run(context, best)
+        if outcome["best_iteration"] is not None and self.run.origin["started_from"]:
+            comparison = self._document(comparison_key(outcome["best_iteration"]))
         promoted, words = finish_run(self.root, dict(self.run.origin), outcome, comparison)
         return {"promoted": promoted, "words": words}
 

@@ -29,7 +29,11 @@ def calls(tmp_path, monkeypatch):
     """Put the fake runtime in place, and return what was called."""
     monkeypatch.syspath_prepend(Path(__file__).parent / "fake_runtime")
     fake = importlib.import_module("fake_runtime")
-    for package, name in (("steerlm_core", "runtime"), ("steerlm_core.observe", "report")):
+    for package, name in (
+        ("steerlm_core", "runtime"),
+        ("steerlm_core.observe.report", "html"),
+        ("steerlm_core.observe.report", "markdown"),
+    ):
         monkeypatch.setitem(sys.modules, f"{package}.{name}", fake)
         # `from package import name` finds the attribute first, where an earlier test has imported the real one.
         monkeypatch.setattr(importlib.import_module(package), name, fake, raising=False)
@@ -38,7 +42,7 @@ def calls(tmp_path, monkeypatch):
 
 def test_every_step_has_a_component():
     assert sorted(folder.name for folder in FOLDERS) == sorted(
-        [*ITERATION_STEPS, "prepare", "gate", "confirm", "report"]
+        [*ITERATION_STEPS, "begin", "prepare", "gate", "confirm", "finish", "report"]
     )
 
 
@@ -77,33 +81,61 @@ def test_gate_has_one_unnamed_output():
     assert list(gate.component_spec.outputs) == ["Output"], "kfp.local silently skips an If on a named output"
 
 
-@pytest.mark.parametrize("name", ITERATION_STEPS)
-def test_step_runs_in_its_iteration_and_shows_its_metrics(name, tmp_path, calls):
-    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
-    load(next(folder for folder in FOLDERS if folder.name == name)).python_func(str(tmp_path), 3, metrics)
+def artifact(kind: type[dsl.Artifact], path: Path) -> dsl.Artifact:
+    return kind(uri=str(path))
+
+
+def call(name: str, *arguments: object) -> object:
+    return load(next(folder for folder in FOLDERS if folder.name == name)).python_func(*arguments)
+
+
+@pytest.mark.parametrize("name", [name for name in ITERATION_STEPS if name != "decide"])
+def test_step_runs_in_its_iteration_and_shows_its_metrics_and_where_its_output_stands(name, tmp_path, calls):
+    metrics, output = artifact(dsl.Metrics, tmp_path / "metrics"), artifact(dsl.Dataset, tmp_path / "output")
+    call(name, str(tmp_path), 3, metrics, output)
     assert calls() == [[name, {"iteration": 3}]]
     assert metrics.metadata == {"run": str(tmp_path), "iteration": 3, "groups": 4, "reason": "a sentence"}
+    assert output.metadata["address"].startswith(f"{tmp_path}/iterations/003/")
+    assert json.loads(Path(output.path).read_text()) == output.metadata
 
 
-def test_prepare_gate_and_confirm_call_the_runtime(tmp_path, calls):
-    prepare, gate, confirm = (
-        load(next(folder for folder in FOLDERS if folder.name == name)).python_func
-        for name in ("prepare", "gate", "confirm")
-    )
-    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
-    prepare(str(tmp_path), {"seed": 1})
-    assert [gate(str(tmp_path), 0, 1), gate(str(tmp_path), 0, 0)] == ["run", "stop"]
-    confirm(str(tmp_path), metrics)
-    assert calls() == [["prepare", {"config": {"seed": 1}}], ["confirm", {}]]
-    assert metrics.metadata == {"run": str(tmp_path), "distance": 0.25}
+@pytest.mark.parametrize("name", ["generate", "label", "score_prior"])
+def test_a_shard_does_its_share(name, tmp_path, calls):
+    metrics, output = artifact(dsl.Metrics, tmp_path / "metrics"), artifact(dsl.Dataset, tmp_path / "output")
+    call(name, str(tmp_path), 3, metrics, output, 1, [0, 1, 2])
+    assert calls() == [[name, {"iteration": 3, "shard": 1}]]
 
 
-def test_report_writes_the_document_and_names_its_run(tmp_path, calls):
-    document = dsl.Markdown(uri=str(tmp_path / "document"))
-    load(next(folder for folder in FOLDERS if folder.name == "report")).python_func(str(tmp_path), document)
+def test_decide_shows_its_metrics_and_the_report_so_far(tmp_path, calls):
+    metrics, document = artifact(dsl.Metrics, tmp_path / "metrics"), artifact(dsl.HTML, tmp_path / "document")
+    call("decide", str(tmp_path), 3, metrics, document)
+    assert calls() == [["decide", {"iteration": 3}]]
+    assert metrics.metadata == {"run": str(tmp_path), "iteration": 3, "groups": 4, "reason": "a sentence"}
+    assert document.metadata == {"run": str(tmp_path), "iteration": 3}
+    assert Path(document.path).read_text() == f"<title>{tmp_path} 3</title>"
+
+
+def test_the_steps_outside_of_iterations_call_the_runtime(tmp_path, calls):
+    root, metrics = str(tmp_path), artifact(dsl.Metrics, tmp_path / "metrics")
+    assert call("begin", "job-1", root, "", {"seed": 1}, "") == root
+    assert call("prepare", root, 2) == [0, 1]
+    assert [call("gate", root, 0, 1), call("gate", root, 0, 0)] == ["run", "stop"]
+    call("confirm", root, metrics)
+    assert metrics.metadata == {"run": root, "distance": 0.25}
+    metrics.metadata.clear()
+    call("finish", root, 8, metrics)
+    assert metrics.metadata == {"run": root, "promoted": False, "words": "Not promoted."}
+    assert [name for name, _ in calls()] == ["begin", "prepare", "confirm", "finish"]
+    assert calls()[0][1] == {"config": {"seed": 1}, "config_uri": ""}
+
+
+def test_report_writes_both_documents_and_names_its_run(tmp_path, calls):
+    page, summary = artifact(dsl.HTML, tmp_path / "page"), artifact(dsl.Markdown, tmp_path / "summary")
+    call("report", str(tmp_path), page, summary)
     assert calls() == [["report", {}]]
-    assert Path(document.path).read_text() == "# A run\n"
-    assert document.metadata == {"run": str(tmp_path)}
+    assert Path(page.path).read_text() == f"<title>{tmp_path} None</title>"
+    assert Path(summary.path).read_text() == "# A run\n"
+    assert page.metadata == summary.metadata == {"run": str(tmp_path)}
 
 
 def test_a_step_cannot_claim_another_run_and_shows_no_value_that_json_lacks():

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kfp import local
 
 from pipelines.steerlm_v2.pipeline import COMPILED, ITERATIONS, compile_to
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import ConfigError, DataError, RunStateError
-from steerlm_core.kubeflow.local_runner import _plain, run_under_kfp_local
+from steerlm_core.kubeflow.local_runner import plain, run_under_kfp_local
 from steerlm_core.kubeflow.packaged import load_pipeline, pipeline_path, room
 
 STEPS = ["generate", "label", "score_prior", "weigh", "train", "evaluate", "decide"]
+AROUND = ["begin", "prepare", "gate", "confirm", "finish", "report"]
 FAKES = Path(__file__).parent / "fake_runtime"
 
 
@@ -46,38 +48,56 @@ def test_no_task_is_cached(compiled):
     tasks = [(name, task) for graph in dags(compiled) for name, task in graph.items()]
     steps = [name for name, task in tasks if task["componentRef"]["name"] in compiled["components"]]
     assert len(steps) >= ITERATIONS * 8
-    assert not [name for name, task in tasks if name.split("-")[0] != "condition" and task["cachingOptions"]]
+    plain_graphs = ("condition", "for")
+    assert not [name for name, task in tasks if name.split("-")[0] not in plain_graphs and task["cachingOptions"]]
 
 
-def test_iterations_form_a_chain_between_prepare_confirm_and_report(compiled):
+def test_nothing_runs_where_there_is_nothing_new(compiled):
     tasks = compiled["root"]["dag"]["tasks"]
+    assert sorted(task["taskInfo"]["name"] for task in tasks.values()) == ["begin", "something-new"]
+    (condition,) = (task["triggerPolicy"]["condition"] for task in tasks.values() if "triggerPolicy" in task)
+    assert condition == "inputs.parameter_values['pipelinechannel--begin-Output'] != ''"
+
+
+def test_iterations_form_a_chain_between_prepare_confirm_finish_and_report(compiled):
+    (tasks,) = (graph for graph in dags(compiled) if "prepare" in graph)
     before = {task["taskInfo"]["name"]: task.get("dependentTasks", []) for task in tasks.values()}
     shown = {name: task["taskInfo"]["name"] for name, task in tasks.items()}
-    chain = ["prepare", *(f"iteration-{index}" for index in range(ITERATIONS)), "confirm", "report"]
+    chain = ["prepare", *(f"iteration-{index}" for index in range(ITERATIONS)), "confirm", "finish", "report"]
     assert sorted(before) == sorted(chain)
     for first, then in itertools.pairwise(chain):
-        assert [shown[name] for name in before[then]] == [first]
+        assert first in [shown[name] for name in before[then]]
 
 
 def test_an_iteration_is_a_gate_and_the_steps_in_their_order(compiled):
-    conditions = [graph for graph in dags(compiled) if "generate" in graph]
+    loops = {"for-loop-2": "sampling", "for-loop-3": "scoring"}
+    conditions = [graph for graph in dags(compiled) if "weigh" in graph]
+    assert len(conditions) == ITERATIONS
     before = {name: sorted(task.get("dependentTasks", [])) for name, task in conditions[0].items()}
+    assert {name: conditions[0][name]["taskInfo"]["name"] for name in loops} == loops
     assert before == {
-        "generate": [],
-        "label": ["generate"],
-        "score-prior": ["generate"],
-        "weigh": ["label", "score-prior"],
+        "for-loop-2": [],
+        "for-loop-3": ["for-loop-2"],
+        "weigh": ["for-loop-3"],
         "train": ["weigh"],
         "evaluate": ["train"],
         "decide": ["evaluate"],
     }
+    inside = [sorted(graph) for graph in dags(compiled) if {"generate", "label"} & set(graph)]
+    assert inside == [["generate"]] * ITERATIONS + [["label", "score-prior"]] * ITERATIONS
     triggers = [
         task["triggerPolicy"]["condition"]
         for graph in dags(compiled)
         for task in graph.values()
         if "triggerPolicy" in task
     ]
-    assert triggers == ["inputs.parameter_values['pipelinechannel--gate-Output'] == 'run'"] * ITERATIONS
+    assert triggers.count("inputs.parameter_values['pipelinechannel--gate-Output'] == 'run'") == ITERATIONS
+
+
+def test_every_step_has_one_component_and_one_executor(compiled):
+    steps = {name for name, component in compiled["components"].items() if "executorLabel" in component}
+    assert steps == {f"comp-{step.replace('_', '-')}" for step in (*STEPS, *AROUND)}
+    assert len(compiled["deploymentSpec"]["executors"]) == len(steps)
 
 
 def test_the_packaged_pipeline_is_found_and_tells_its_room():
@@ -101,7 +121,7 @@ def as_kubeflow_numbers(value):
 
 def test_a_configuration_survives_kubeflows_numbers():
     given = config(prompts={"targets": [{"mood": 1}]}, train={"lora": {"rank": 4}, "zero_stage": 3})
-    arrived = RunConfig.model_validate(as_kubeflow_numbers(json.loads(json.dumps(_plain(given)))))
+    arrived = RunConfig.model_validate(as_kubeflow_numbers(json.loads(json.dumps(plain(given)))))
     assert arrived == given
     assert arrived.digest() == given.digest()
 
@@ -126,8 +146,10 @@ def test_runs_iterations_until_the_run_decides_to_stop(root, monkeypatch, capfd,
     monkeypatch.setenv("FAKE_STOP_AT", "1")
     run_under_kfp_local(str(root), config())
     names = called(root)
-    assert sorted(names[1:-2]) == sorted(f"{step} {iteration}" for iteration in (0, 1) for step in STEPS)
-    assert [names[0], names[7], *names[14:]] == ["prepare", "decide 0", "decide 1", "confirm", "report"]
+    assert sorted(names[2:-3]) == sorted(f"{step} {iteration}" for iteration in (0, 1) for step in STEPS)
+    assert [*names[:2], names[8], *names[15:]] == [
+        "begin", "prepare", "decide 0", "decide 1", "confirm", "finish", "report",
+    ]  # fmt: skip
     given = json.loads((root / "calls.jsonl").read_text().splitlines()[0])[1]["config"]
     assert RunConfig.model_validate(given) == config()
     out, err = capfd.readouterr()
@@ -135,6 +157,24 @@ def test_runs_iterations_until_the_run_decides_to_stop(root, monkeypatch, capfd,
     assert "KFP" not in out + err
     assert not [warning for warning in recwarn if "image" in str(warning.message)]
     assert not list(Path.cwd().iterdir())
+
+
+def test_shards_fan_out(root):
+    run_pipeline(root, shards=3)
+    rows = [json.loads(line) for line in (root / "calls.jsonl").read_text().splitlines()]
+    for step in ("generate", "label", "score_prior"):
+        assert sorted(arguments["shard"] for name, arguments in rows if name == step) == [0, 1, 2]
+    assert [name for name, _ in rows].count("weigh") == 1
+
+
+def test_where_nothing_is_new_nothing_runs(root):
+    run_pipeline("", base_root=str(root))
+    assert not root.exists()
+
+
+def run_pipeline(root: Path | str, **arguments: object) -> None:
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(Path.cwd() / "outputs"))
+    load_pipeline()(root=str(root), config=plain(config()), max_iterations=1, **arguments)
 
 
 def test_stops_at_max_iterations_and_goes_on_when_it_is_raised(root):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 
 def shown(values: Mapping[str, object], root: str, iteration: int | None = None) -> dict[str, str | int | float]:
@@ -15,3 +18,14 @@ def shown(values: Mapping[str, object], root: str, iteration: int | None = None)
     where: dict[str, str | int | float] = {"run": root} if iteration is None else {"run": root, "iteration": iteration}
     plain = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
     return {name: value for name, value in plain.items() if isinstance(value, str) or math.isfinite(value)} | where
+
+
+def registered(artifact: Any, name: str, root: str, iteration: int) -> None:
+    """Describe an output of an iteration in an artifact, for the lineage that Kubeflow shows.
+
+    The data stay in the run root: a small document names their place. (An artifact whose own address lies outside of
+    the pipeline root makes Kubeflow's launcher fail the step.)
+    """
+    place = f"{root}/iterations/{iteration:03d}/{name}"
+    artifact.metadata.update(shown({"address": place}, root, iteration))
+    Path(artifact.path).write_text(json.dumps(artifact.metadata, indent=1))

@@ -5,6 +5,7 @@ The packaged pipeline.yaml itself is run, so what runs here is what would be sub
 
 from __future__ import annotations
 
+import builtins
 import sys
 import tempfile
 import warnings
@@ -46,17 +47,19 @@ def _run(pipeline: YamlComponent, scratch: Path, root: str, config: RunConfig) -
         pipeline_root=str(scratch / "outputs"),
         workspace_root=str(scratch / "workspace"),
     )
-    output = StepOutput(sys.stdout)
+    output, own_print = StepOutput(sys.stdout), builtins.print
     try:
         # kfp warns of every step that its image is no Python image; it is not used here.
         with redirect_stdout(output), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            pipeline(root=root, config=_plain(config), max_iterations=config.max_iterations)
+            pipeline(root=root, config=plain(config), max_iterations=config.max_iterations)
     except RuntimeError as error:
         raise output.failure() or error from None
+    finally:
+        builtins.print = own_print  # kfp.local puts its own in place, and tasks that run at once leave it there
 
 
-def _plain(config: RunConfig) -> dict[str, Any]:
+def plain(config: RunConfig) -> dict[str, Any]:
     """The configuration as KFP takes it: without nulls, which are what a missing key means anyway."""
     return config.model_dump(mode="json", exclude_none=True)
 

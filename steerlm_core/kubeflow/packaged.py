@@ -10,7 +10,7 @@ from pathlib import Path
 from kfp import components
 from kfp.components import YamlComponent
 
-_ITERATION = "steerlm-v2-iteration"
+from steerlm_core.kubeflow import chain
 
 
 def pipeline_path() -> Path:
@@ -26,4 +26,4 @@ def load_pipeline() -> YamlComponent:
 
 def room(pipeline: YamlComponent) -> int:
     """Return the number of iterations that a pipeline was compiled for."""
-    return sum(name.startswith(_ITERATION) for name in pipeline.pipeline_spec.root.dag.tasks)
+    return chain.room(pipeline.pipeline_spec.components)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 from typing import TextIO
 
 from steerlm_core import errors
@@ -19,26 +20,52 @@ _INDENT = "    "
 
 
 class StepOutput(io.TextIOBase):
-    """A stream for kfp.local to print to; passes on what a person wants to read."""
+    """A stream for kfp.local to print to; passes on what a person wants to read.
+
+    kfp.local runs shards in threads of their own, so every thread's lines are read apart.
+    """
 
     def __init__(self, shown: TextIO) -> None:
         """Name the stream that receives the steps' own lines."""
         self._shown = shown
-        self._line = ""
-        self._step = ""
-        self._streaming = False
-        self._input: list[str] | None = None
-        self._traceback: list[str] = []
+        self._threads: dict[int, _Thread] = {}
+        self._failed: _Thread | None = None
 
     def write(self, text: str) -> int:
         """Take what kfp.local prints."""
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._take(line)
+        thread = self._threads.setdefault(threading.get_ident(), _Thread(self._shown))
+        thread.take(text)
+        if thread.in_traceback:
+            self._failed = thread
         return len(text)
 
     def failure(self) -> Exception | None:
         """Return the error that the last step ended with: one of ours by its message alone, any other in full."""
+        return self._failed.failure() if self._failed else None
+
+
+class _Thread:
+    """The lines of one thread."""
+
+    def __init__(self, shown: TextIO) -> None:
+        self._shown = shown
+        self._line = ""
+        self._step = ""
+        self._indent = len(_INDENT)  # kfp.local indents deeper with every two tasks that have run at once
+        self._streaming = False
+        self._input: list[str] | None = None
+        self._traceback: list[str] = []
+
+    @property
+    def in_traceback(self) -> bool:
+        return bool(self._traceback)
+
+    def take(self, text: str) -> None:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._take(line)
+
+    def failure(self) -> Exception | None:
         ours = [(number, found) for number, line in enumerate(self._traceback) if (found := _OURS.match(line))]
         if ours:
             number, found = ours[-1]
@@ -52,7 +79,9 @@ class StepOutput(io.TextIOBase):
         if not line.startswith(_INDENT):
             self._take_kfp(line)
         elif self._streaming:
-            self._take_own(line.removeprefix(_INDENT))
+            if "[KFP Executor " in line:
+                self._indent = len(line) - len(line.lstrip())
+            self._take_own(line[self._indent :])
 
     def _take_kfp(self, line: str) -> None:
         """A log line of kfp.local: tells whose output follows, and when it has ended."""

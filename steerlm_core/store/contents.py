@@ -63,6 +63,11 @@ def iteration_prefix(number: int) -> str:
     return f"iterations/{number:03d}"
 
 
+def comparison_key(best: int) -> str:
+    """Return where the best policy's comparison with the promoted one stands."""
+    return f"confirmation/iteration-{best:03d}/comparison.json"
+
+
 def read_contents(store: RunStore) -> Contents:
     """Read all documents of a run; what is wrong with one is noted, and the others are read.
 
@@ -98,6 +103,7 @@ def _confirmation(store: RunStore, contents: Contents, prefix: str) -> None:
         for name in STAGE_OUTPUTS[1:]:
             _output(store, contents, f"{prefix}/{name}")
         _document(store, contents, f"{prefix}/confirmation.json")
+        _document(store, contents, f"{prefix}/comparison.json")
 
 
 def _output(store: RunStore, contents: Contents, prefix: str) -> bool:

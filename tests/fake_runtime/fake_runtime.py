@@ -11,8 +11,16 @@ from pathlib import Path
 from steerlm_core import errors
 
 
-def prepare(root, config):
-    _called(root, "prepare", config=config)
+def begin(root, base_root, config, config_uri, job):
+    if not root:
+        return ""
+    _called(root, "begin", config=config, config_uri=config_uri)
+    return root
+
+
+def prepare(root, shards):
+    _called(root, "prepare", shards=shards)
+    return list(range(int(shards)))
 
 
 def gate(root, iteration, max_iterations):
@@ -23,9 +31,9 @@ def gate(root, iteration, max_iterations):
     return os.environ.get("FAKE_GATE", "run")
 
 
-def run_step(name, root, iteration):
+def run_step(name, root, iteration, shard=0, shards=1):
     print(f"{name} speaks")
-    _called(root, name, iteration=iteration)
+    _called(root, name, iteration=int(iteration), **({"shard": int(shard)} if shards > 1 else {}))
     if name == "decide":
         _commit(root, iteration).parent.mkdir(parents=True, exist_ok=True)
         _commit(root, iteration).write_text("{}")
@@ -39,7 +47,16 @@ def confirm(root):
     return {"distance": 0.25}
 
 
-def write_report(root, path):
+def finish(root, max_iterations):
+    _called(root, "finish")
+    return {"promoted": False, "words": "Not promoted."}
+
+
+def write_html(roots, path, upto=None):
+    path.write_text(f"<title>{roots[0]} {upto}</title>")
+
+
+def write_markdown(root, path):
     _called(root, "report")
     path.write_text("# A run\n")
 

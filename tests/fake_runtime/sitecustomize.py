@@ -4,4 +4,5 @@ import sys
 
 import fake_runtime
 
-sys.modules["steerlm_core.runtime"] = sys.modules["steerlm_core.observe.report"] = fake_runtime
+for name in ("runtime", "observe.report.html", "observe.report.markdown"):
+    sys.modules[f"steerlm_core.{name}"] = fake_runtime

@@ -4,7 +4,14 @@ from kfp import dsl
 
 
 @dsl.component(base_image="localhost/steerlm:test", install_kfp_package=False)
-def label(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics]):
+def label(
+    root: str,
+    iteration: int,
+    metrics: dsl.Output[dsl.Metrics],
+    labels: dsl.Output[dsl.Dataset],
+    shard: int = 0,
+    shards: list = [0],  # noqa: B006  (KFP copies it into the component; nobody changes it)
+):
     """Label candidates with the attribute model.
 
     Predicts every attribute of every candidate and computes log P(a|x,y) of the target that it was asked for.
@@ -13,8 +20,13 @@ def label(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics]):
         root: Where the run lives: a folder, or an s3:// address.
         iteration: Number of the iteration, from 0.
         metrics: Counts and figures of this step; they name the run and the iteration that they are of.
+        labels: The labels, by the address where they stand in the run.
+        shard: Which shard of the step this is.
+        shards: All shards of the step; each does every n-th part.
     """
-    from steerlm_core.kubeflow.artifacts import shown
+    from steerlm_core.kubeflow.artifacts import registered, shown
     from steerlm_core.runtime import run_step
 
-    metrics.metadata.update(shown(run_step("label", root, iteration), root, iteration))
+    numbers = run_step("label", root, iteration, shard, len(shards))
+    metrics.metadata.update(shown(numbers, root, iteration))
+    registered(labels, "labels", root, iteration)

@@ -1,0 +1,1 @@
+from components.data_processing.begin.component import begin as begin

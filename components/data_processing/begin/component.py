@@ -1,0 +1,32 @@
+"""Kubeflow component: the step begin of a SteerLM v2 run."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="localhost/steerlm:test", install_kfp_package=False)
+def begin(
+    job: str,
+    root: str = "",
+    base_root: str = "",
+    config: dict = {},  # noqa: B006  (KFP copies it into the component; nobody changes it)
+    config_uri: str = "",
+) -> str:
+    """Choose the run, and create it if it is new.
+
+    Validates the configuration and writes the immutable run.json. With a root, that is the run, new or to be resumed.
+    With a base root it is the unfinished run below it, or a new one that starts from the promoted policy; or none,
+    where prompts, annotated data, models and configuration are those of the last finished run.
+
+    Args:
+        job: Id of the pipeline run; a new run under a base root bears its name.
+        root: Where the run lives: a folder, or an s3:// address.
+        base_root: Where runs follow each other; give this or root.
+        config: The run's configuration, the same mapping as in the YAML file of the command line.
+        config_uri: A YAML file with the configuration; give this or config.
+
+    Returns:
+        The run's root; empty where there is nothing new.
+    """
+    from steerlm_core import runtime
+
+    return runtime.begin(root, base_root, config or None, config_uri, job)

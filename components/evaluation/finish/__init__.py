@@ -1,0 +1,1 @@
+from components.evaluation.finish.component import finish as finish
