@@ -34,13 +34,23 @@ class Part(BaseModel):
 
 
 class Manifest(BaseModel):
-    """All that one step wrote, and the digest of all that it read."""
+    """All that one step wrote, and the digest of all that it read.
+
+    Attributes:
+        step: The step's name.
+        run_id: The run that it belongs to.
+        input_digest: Of everything that was read and of the settings used.
+        inputs: Content digest of everything that was read, by name.
+        parts: What was written.
+        metrics: What was found, in numbers.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: str
     run_id: str
     input_digest: str
+    inputs: dict[str, str] = {}
     parts: list[Part]
     metrics: dict[str, Any] = {}
 

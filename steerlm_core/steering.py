@@ -43,6 +43,36 @@ def steering_table(
     return table
 
 
+def level_counts(
+    requested: Sequence[dict[str, int]],
+    judged: dict[str, Sequence[Sequence[float]]],
+    ranges: Sequence[tuple[str, int, int]],
+) -> dict[str, dict[str, list[list[int]]]]:
+    """Count which levels came out for each level that was asked for.
+
+    Args:
+        requested: The target of each response.
+        judged: Levels `[responses, attributes]` by judge, as in `steering_table`.
+        ranges: Name, lowest and highest level of every attribute, in order.
+
+    Returns:
+        By attribute and judge, where the judge has a say: counts `[requested, found]` over the levels of the attribute;
+        what is found is rounded, halves upward, and held within the range.
+    """
+    table: dict[str, dict[str, list[list[int]]]] = {}
+    for column, (name, low, high) in enumerate(ranges):
+        rows = [i for i, target in enumerate(requested) if name in target]
+        wanted = np.array([requested[i][name] for i in rows], dtype=int)
+        for judge, levels in judged.items():
+            got = np.array([levels[i][column] for i in rows], dtype=float)
+            if len(got) and not np.isnan(got).any():
+                found = np.clip(np.floor(got + 0.5), low, high).astype(int)
+                counts = np.zeros((high - low + 1, high - low + 1), dtype=int)
+                np.add.at(counts, (wanted - low, found - low), 1)
+                table.setdefault(name, {})[judge] = counts.tolist()
+    return table
+
+
 def _ranks(values: np.ndarray) -> np.ndarray:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from steerlm_core.steering import spearman, steering_table
+from steerlm_core.steering import level_counts, spearman, steering_table
 
 NAN = math.nan
 
@@ -55,3 +55,16 @@ def test_responses_that_were_not_asked_for_an_attribute_do_not_count():
     assert table["mood"]["mae_predicted"] == pytest.approx(1)
     assert math.isnan(table["mood"]["spearman_predicted"])
     assert table["humor"] == {"responses": 0}
+
+
+def test_levels_are_counted_by_what_was_asked_and_what_came_out():
+    requested = [{"length": 0}, {"length": 2, "mood": 1}, {"length": 2}, {"length": 1}]
+    judged = {
+        "predicted": [[-0.7, 0], [1.5, 0.2], [3.9, 0], [0.49, 0]],
+        "measured": [[0, NAN], [2, NAN], [1, 2], [1, 1]],
+    }
+    counts = level_counts(requested, judged, [("length", 0, 2), ("mood", 0, 1), ("humor", 0, 4)])
+    assert counts["length"]["predicted"] == [[1, 0, 0], [1, 0, 0], [0, 0, 2]]
+    assert counts["length"]["measured"] == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert counts["mood"] == {"predicted": [[0, 0], [1, 0]]}  # measured has no say on the one response
+    assert "humor" not in counts

@@ -23,7 +23,7 @@ from steerlm_core.runtime import ITERATION_STEPS, Session
 from steerlm_core.sealed import seal, unseal
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.context import RunInfo
-from steerlm_core.steps.drift import Drift, judge
+from steerlm_core.steps.drift import Drift, histogram, judge
 from steerlm_core.steps.output import Output
 from steerlm_core.store import open_store
 from steerlm_core.store.local import LocalObjects
@@ -177,6 +177,31 @@ def test_a_group_with_fewer_than_two_valid_candidates_stays_without_weights(drop
     assert (metrics["groups"], metrics["groups_dropped"]) == (len(groups) - len(short), len(short))
 
 
+def test_the_manifest_says_how_the_weights_spread_over_the_groups(finished):
+    groups, found = finished.rows("iterations/000/groups"), finished.manifest("iterations/000/groups").metrics
+    largest = [float(np.exp(np.max(group["log_ws"]))) for group in groups]
+    prior = [float(np.std(group["log_p_prior"])) for group in groups]
+    for name, values in (("max_ws", largest), ("spread_log_p_prior", prior)):
+        wanted = [min(values), *np.percentile(values, [5, 25, 50, 75, 95]), max(values)]
+        assert found["quantiles"][name] == pytest.approx(wanted)
+        assert found[f"{name}_median"] == pytest.approx(np.median(values))
+
+
+def test_candidates_count_their_tokens_and_their_drift(finished):
+    found, rows = finished.manifest("iterations/000/candidates").metrics, finished.rows("iterations/000/candidates")
+    assert sum(found["drift_histogram"]["counts"]) == len(rows)
+    for split, tokens in found["response_tokens"].items():
+        assert tokens == sum(len(row["response_ids"]) for row in rows if row["split"] == split) > 0
+
+
+def test_a_manifest_names_what_its_output_was_made_from(finished):
+    groups = finished.manifest("iterations/000/groups")
+    assert groups.inputs == {
+        name: finished.manifest(f"iterations/000/{name}").content_digest
+        for name in ("candidates", "labels", "prior_scores")
+    }
+
+
 def test_a_run_in_which_every_group_is_dropped_is_refused(dropping, tmp_path):
     world = World(Path(shutil.copytree(dropping.root, tmp_path / "run")))
     world.undo("groups", "labels", "prior_scores", "model", "evaluation")
@@ -257,6 +282,9 @@ def test_the_drift_gate_judges_tokens_and_sequences_and_names_the_worst():
     assert judge([one.sums(), other.sums()], limits) == pytest.approx(
         {"drift_token": (3 + math.exp(0.02)) / 4, "drift_far_share": 0, "drift_worst": 0.02}
     )
+    drifted = histogram([one.sums(), other.sums()])
+    bars = dict(zip(drifted["edges"], drifted["counts"], strict=False))  # a count ends at its edge
+    assert {edge: count for edge, count in bars.items() if count} == {1e-8: 1, 0.1: 1}
     far = Drift()
     for group, off in (("a", 0.0), ("b", 0.02), ("c", 0.02)):  # 60 tokens, 1.2 nats: little a token, much in all
         far.add(group, 1, [-1.0] * 60, [-1.0 - off] * 60)

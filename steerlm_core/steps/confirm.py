@@ -48,7 +48,7 @@ def summarise(context: StepContext) -> dict[str, Any]:
         "groups_left_out": len(measured) - len(fresh),
         **diagnostics([group for group in groups if group["complete"]]),
         "truncation": sum(row["truncated_before"] for row in measured) / len(measured),
-        "steering": stage_steering(context),
+        **stage_steering(context),
     }
 
 

@@ -7,6 +7,7 @@ limit (method.md, "Two gates"), and names the worst sequence.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from steerlm_core.errors import CaptureError
 
 _FAR = math.log(3.0)
 _LARGEST = 700.0  # exp of more would overflow
+# Edges of the histogram, in nats: rounding stands far left, another model far right.
+_EDGES = tuple(10.0**power for power in range(-8, 2))
 
 
 class Drift:
@@ -24,6 +27,7 @@ class Drift:
         """Start with nothing."""
         self._tokens, self._sum, self._sequences, self._far = 0, 0.0, 0, 0
         self._worst: tuple[float, str] = (0.0, "none")
+        self._counts = [0] * (len(_EDGES) + 1)
 
     def add(self, group_id: str, index: int, sampled: Sequence[float], scored: Sequence[float]) -> None:
         """Compare one candidate's token log-probs, both `[T]`."""
@@ -34,6 +38,7 @@ class Drift:
         whole = abs(sum(differences))
         whole = math.inf if math.isnan(whole) else whole
         self._far += whole > _FAR
+        self._counts[bisect_right(_EDGES, whole)] += 1
         if whole > self._worst[0]:
             self._worst = (whole, f"group {group_id}, candidate {index}")
 
@@ -46,6 +51,7 @@ class Drift:
             "far": self._far,
             "worst": self._worst[0],
             "worst_at": self._worst[1],
+            "histogram": self._counts,
         }
 
 
@@ -73,3 +79,13 @@ def judge(parts: Sequence[Mapping[str, Any]], limits: GenerateConfig) -> dict[st
             "Sample and score with the same weights and dtype, or raise the limits in `generate`."
         )
     return {"drift_token": token, "drift_far_share": far, "drift_worst": float(worst["worst"])}
+
+
+def histogram(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return how many sequences have which `|ΣΔ|`, in nats: below the first edge, between the edges, above the last.
+
+    Args:
+        parts: The sums of all parts.
+    """
+    counts = [float(sum(column)) for column in zip(*(part["histogram"] for part in parts), strict=True)]
+    return {"edges": list(_EDGES), "counts": counts}

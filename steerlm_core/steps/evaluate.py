@@ -25,7 +25,7 @@ from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.objective import baseline_log_weights, distance, reference_distance, retained_mass
 from steerlm_core.schemas import EVALUATION
 from steerlm_core.sealed import seal
-from steerlm_core.steering import steering_table
+from steerlm_core.steering import level_counts, steering_table
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.steps.rows import Row
@@ -171,12 +171,12 @@ def _summary(context: StepContext, measured: list[Row], scored: list[list[Row]])
         "truncation_after": mean("truncated_after"),
         "drift_token": drift["drift_token"],
         "drift_far_share": drift["drift_far_share"],
-        "steering": stage_steering(context),
+        **stage_steering(context),
     }
 
 
-def stage_steering(context: StepContext) -> dict[str, dict[str, float]]:
-    """Requested against predicted and measured levels, over the stage's held-out candidates."""
+def stage_steering(context: StepContext) -> dict[str, Any]:
+    """Requested against predicted and measured levels over the stage's held-out candidates: `steering`, `levels`."""
     prefix = context.here.prefix
     targets: list[dict[str, int]] = []
     judged: dict[str, list[list[float]]] = {"predicted": [], "measured": []}
@@ -185,4 +185,8 @@ def stage_steering(context: StepContext) -> dict[str, dict[str, float]]:
     for _, table in context.tables(f"{prefix}/labels", ["held_out"]):
         for judge, levels in judged.items():
             levels += table[judge].to_pylist()
-    return steering_table(targets, dict(judged), context.config.attribute_names)
+    ranges = [(spec.name, spec.low, spec.high) for spec in context.config.attributes]
+    return {
+        "steering": steering_table(targets, dict(judged), context.config.attribute_names),
+        "levels": level_counts(targets, dict(judged), ranges),
+    }

@@ -26,7 +26,7 @@ from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.schemas import CANDIDATES
 from steerlm_core.steps.by_part import Numbers, run_by_part
 from steerlm_core.steps.context import StepContext
-from steerlm_core.steps.drift import Drift, judge
+from steerlm_core.steps.drift import Drift, histogram, judge
 from steerlm_core.steps.output import Output
 
 _DRAWS_AT_MOST = 2  # times N, for a held-out group
@@ -70,14 +70,15 @@ def run(context: StepContext) -> Manifest | None:
         drift = Drift()
         rows = list(_rows(model, tokenizer, _sample_part(context, model, tokenizer, table, part.split), config, drift))
         truncated = sum(row["finish_reason"] == "length" for row in rows)
-        numbers = {"candidates": len(rows), "truncated": truncated, **drift.sums()}
+        numbers = {"candidates": len(rows), "truncated": truncated, "split": part.split, **drift.sums()}
         return pa.Table.from_pylist(rows, CANDIDATES), numbers
 
     def summarise(parts: list[Numbers]) -> Numbers:
         counts = {name: sum(part[name] for part in parts) for name in ("candidates", "truncated")}
         numbers = {**counts, **judge(parts, config.generate)}
         context.events.metric(**numbers)
-        return numbers
+        tokens = {split: sum(part["tokens"] for part in parts if part["split"] == split) for split in stage.splits}
+        return {**numbers, "response_tokens": tokens, "drift_histogram": histogram(parts)}
 
     parts = [part for part in prompts.parts if part.split in stage.splits]
     return run_by_part(context, output, parts, "groups", work, summarise)

@@ -41,8 +41,9 @@ class Output:
             settings: Every part of the configuration that the step uses, by name.
         """
         self._context, self._step, self._prefix = context, step, prefix
+        self._inputs = dict(inputs)
         values = {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in settings.items()}
-        self.input_digest = digest({"step": step, "inputs": dict(inputs), "settings": values})
+        self.input_digest = digest({"step": step, "inputs": self._inputs, "settings": values})
         self._parts: list[Part] = []
 
     @property
@@ -93,6 +94,7 @@ class Output:
             step=self._step,
             run_id=self._context.run.run_id,
             input_digest=self.input_digest,
+            inputs=self._inputs,
             parts=self._parts,
             metrics=metrics,
         )

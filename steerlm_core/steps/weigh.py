@@ -10,7 +10,6 @@ counted, stays in the table without weights, and takes part in neither training 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ from steerlm_core.steps.output import Output
 from steerlm_core.steps.rows import Row, by_group
 
 _TERMS = ("log_p_attr", "log_p_prior", "log_q")
+_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def run(context: StepContext) -> Manifest:
@@ -63,7 +63,7 @@ def run(context: StepContext) -> Manifest:
         )
     numbers = {"groups": len(weighed), "groups_dropped": dropped, **diagnostics(weighed)}
     context.events.metric(**numbers)
-    return output.commit(**numbers)
+    return output.commit(**numbers, quantiles=quantiles(weighed))
 
 
 def _join(candidates: pa.Table, labels: pa.Table, scores: pa.Table) -> pa.Table:
@@ -117,8 +117,18 @@ def padded(groups: list[Row], column: str, dtype: torch.dtype = torch.float64) -
     return torch.tensor(rows, dtype=dtype)
 
 
-def diagnostics(groups: list[Row]) -> dict[str, Any]:
+def diagnostics(groups: list[Row]) -> dict[str, float]:
     """Return what users must see of the weights: medians of ESS, max ws, entropy, spread of each term."""
+    return {f"{name}_median": float(np.median(values)) for name, values in _by_group(groups).items()}
+
+
+def quantiles(groups: list[Row]) -> dict[str, list[float]]:
+    """Return how the same numbers spread over the groups: least, 5%, 25%, 50%, 75%, 95%, and greatest of each."""
+    return {name: np.quantile(values, _QUANTILES).tolist() for name, values in _by_group(groups).items()}
+
+
+def _by_group(groups: list[Row]) -> dict[str, np.ndarray]:
+    """The diagnostics of every group, `[G]` each."""
     valid, log_ws = padded(groups, "valid", torch.bool), padded(groups, "log_ws")
     numbers = {
         "ess": effective_sample_size(log_ws, valid),
@@ -126,4 +136,4 @@ def diagnostics(groups: list[Row]) -> dict[str, Any]:
         "entropy": entropy(log_ws, valid),
         **{f"spread_{term}": spread(padded(groups, term), valid) for term in _TERMS},
     }
-    return {f"{name}_median": float(np.median(values.numpy())) for name, values in numbers.items()}
+    return {name: values.numpy() for name, values in numbers.items()}

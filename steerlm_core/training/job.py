@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from steerlm_core.config import GenerateConfig, TrainConfig
 from steerlm_core.errors import SteerLMError
@@ -96,10 +96,15 @@ class TrainingLostError(SteerLMError):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training reports when it has ended: plain numbers, free of times."""
+    """What training reports when it has ended, free of times.
+
+    Attributes:
+        steps: Optimizer steps made.
+        metrics: Means over the last epoch, what the oracle found, `tokens`, and `curve` (see `History.metrics`).
+    """
 
     steps: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TrainReport(Protocol):

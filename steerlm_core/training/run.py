@@ -26,6 +26,7 @@ from steerlm_core.training.checkpoints import Checkpoint, Writer, latest, random
 from steerlm_core.training.data import BatchOrder, load_groups
 from steerlm_core.training.engines import Engine, SingleEngine
 from steerlm_core.training.gradient import NUMBERS, accumulate
+from steerlm_core.training.history import History
 from steerlm_core.training.job import TrainGroup, TrainingStoppedError, TrainJob, TrainReport, TrainResult
 from steerlm_core.training.numbers import Recorder, flops_per_token, record_checkpoint, speed
 from steerlm_core.training.oracle import check_step_zero
@@ -117,6 +118,7 @@ class _Run:
         self._report = report
         self._oracle: dict[str, float] = {}
         self._sums: dict[str, float] = {}  # over the epoch so far
+        self._history = History()
         self._saved_at = time.monotonic()
 
     def run(self) -> TrainResult:
@@ -137,7 +139,8 @@ class _Run:
                     "has everything. The same command continues from it."
                 )
         counted = self._sums.pop("counted", 0.0)
-        return TrainResult(steps, {**self._oracle, **{key: value / counted for key, value in self._sums.items()}})
+        means = {key: value / counted for key, value in self._sums.items()}
+        return TrainResult(steps, {**self._oracle, **means, **self._history.metrics()})
 
     @property
     def _leads(self) -> bool:
@@ -167,6 +170,7 @@ class _Run:
             return self._engine.spread(None if checkpoint is None else checkpoint.tensor(name))
 
         self._oracle, self._sums = dict(state["oracle"]), dict(state["sums"])
+        self._history = History(**state["history"])
         self._engine.restore(read, int(state["step"]))
         for name in names:
             if name.startswith("random/"):
@@ -204,6 +208,7 @@ class _Run:
         means = dict(zip(NUMBERS, table.mean(0).tolist(), strict=True)) | {"grad_norm": norm}
         self._add(step, means, len(batch))
         count = sum(group.packed_tokens for group in tokens)
+        self._history.add({**means, "learning_rate": rate}, count)
         measured = speed(count, time.monotonic() - started, self._flops, self._engine.world)
         return {**means, "learning_rate": rate, **measured}, count, stop, due
 
@@ -236,7 +241,7 @@ class _Run:
         if writer:
             for name, tensor in random_state().items():
                 writer.add(name, tensor)
-            writer.commit({"step": done, "oracle": self._oracle, "sums": self._sums})
+            writer.commit({"step": done, "oracle": self._oracle, "sums": self._sums, "history": self._history.state()})
             record_checkpoint(time.monotonic() - started)
         self._saved_at = time.monotonic()
 
