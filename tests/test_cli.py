@@ -346,6 +346,12 @@ def test_generate_explains_mistakes(steerlm, root, words, said):
 
 
 def test_report_and_export_pass_the_result_on(steerlm, root, tmp_path):
+    assert steerlm("report", root).code == 0
+    assert "<h1>tiny" in (root / "report.html").read_text()
+    assert steerlm("report", root, root, "--output", tmp_path / "both.html").code == 0
+    assert "2 runs compared" in (tmp_path / "both.html").read_text()
+    both = steerlm("report", root, root, "--output", tmp_path / "both.md")
+    assert (both.code, "several are compared in HTML" in both.err) == (2, True)
     assert steerlm("report", root, "--output", tmp_path / "report.md").code == 0
     report = (tmp_path / "report.md").read_text()
     for word in ("## Iterations", "## Confirmation", "| verbosity |", "## Configuration", "candidates: 3"):

@@ -8,19 +8,45 @@ from typing import Annotated
 import typer
 
 from steerlm_core.commands.run import Root
-from steerlm_core.errors import RunStateError
+from steerlm_core.errors import ConfigError, RunStateError
 
 
 def report(
-    root: Root,
-    output: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="ROOT/report.md")] = None,
+    roots: Annotated[list[str], typer.Argument(metavar="RUN...", help="One run, or several to compare.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write it; a name that ends in .md gets a Markdown summary.", show_default="RUN/report.html"
+        ),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
 ) -> None:
-    """Write a Markdown report of a run."""
-    from steerlm_core.observe.report import write_report
+    """Write the report of a run, or a comparison of several: one HTML file without any network."""
+    path = output or _default_path(roots)
+    if path.suffix == ".md":
+        _write_markdown(roots, path)
+    else:
+        from steerlm_core.observe.report.html import write_html
 
-    path = output or Path(root) / "report.md"
-    write_report(root, path)
+        write_html(roots, path)
     typer.echo(f"Wrote {path}.")
+    if open_:
+        typer.launch(path.resolve().as_uri())
+
+
+def _default_path(roots: list[str]) -> Path:
+    """Beside the run where it is on this machine, else here."""
+    if len(roots) > 1:
+        return Path("comparison.html")
+    return Path("report.html") if "://" in roots[0] else Path(roots[0]) / "report.html"
+
+
+def _write_markdown(roots: list[str], path: Path) -> None:
+    from steerlm_core.observe.report.markdown import write_markdown
+
+    if len(roots) > 1:
+        raise ConfigError(f"--output {path}: a Markdown summary is of one run; several are compared in HTML.")
+    write_markdown(roots[0], path)
 
 
 def export(

@@ -14,7 +14,7 @@ def status(root: Root) -> None:
     """Show what is done, step by step, and how the iterations went."""
     from steerlm_core.commands.summary import print_confirmation
     from steerlm_core.commands.tables import print_table, print_text
-    from steerlm_core.observe.report import ITERATION_COLUMNS, iteration_rows, reason
+    from steerlm_core.observe.report.words import ITERATION_COLUMNS, iteration_rows, reason
     from steerlm_core.observe.run_view import STEP_OUTPUTS, RunView
     from steerlm_core.observe.text import size
 
@@ -27,7 +27,7 @@ def status(root: Root) -> None:
         rows = [[str(each.number), *(_step(view, each, step) for step in STEP_OUTPUTS)] for each in view.iterations]
         print_table(("iteration", *STEP_OUTPUTS), rows)
     if view.committed:
-        print_table(ITERATION_COLUMNS, iteration_rows(view))
+        print_table(ITERATION_COLUMNS, iteration_rows(view.committed))
     print_text(reason(view))
     if view.confirmation:
         print_confirmation(view.confirmation)

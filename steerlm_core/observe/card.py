@@ -6,7 +6,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from steerlm_core.observe.report import markdown_table, reason, steering_section
+from steerlm_core.observe.report.markdown import markdown_table, steering_section
+from steerlm_core.observe.report.words import reason
 from steerlm_core.observe.run_view import RunView
 from steerlm_core.prompts import prompt_text
 

@@ -5,6 +5,7 @@ Reads only what is committed, names its files instead of listing folders, and lo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,10 +117,25 @@ class RunView:
         return self.json(key) if self.store.exists(key) else None
 
     @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        """What all writers said, in the order of its time."""
+        return read_events(self.store)
+
+    @property
+    def warnings(self) -> list[tuple[int | None, str, str]]:
+        """What steps warned of: iteration, where in words, and the message; repetitions are left out."""
+        said = [
+            (event.get("iteration"), _place(event), str(event["fields"]["message"]))
+            for event in self.events
+            if event["kind"] == "warning"
+        ]
+        return list(dict.fromkeys(said))
+
+    @cached_property
     def seconds(self) -> dict[tuple[int | None, str], float]:
         """Seconds of every step that has finished, by iteration and step; done again, they add up."""
         total: dict[tuple[int | None, str], float] = {}
-        for event in read_events(self.store):
+        for event in self.events:
             if event["kind"] in ("finished", "failed"):
                 key = (event.get("iteration"), str(event["step"]))
                 total[key] = total.get(key, 0.0) + float(event["fields"]["seconds"])
@@ -178,6 +194,11 @@ class RunView:
             return self.json(f"{prefix}/{STEP_OUTPUTS[step]}") if step in done else None
 
         return IterationView(number, done, read("evaluate"), read("decide"))
+
+
+def _place(event: Mapping[str, Any]) -> str:
+    step, iteration = str(event.get("step") or ""), event.get("iteration")
+    return step if iteration is None else f"iteration {iteration} · {step}"
 
 
 def iteration_name(iteration: int | None) -> str:
