@@ -211,6 +211,8 @@ class RuntimeConfig(Section):
         description="Where training happens: local: this process; torchrun: train.processes processes of this machine; "
         "pytorchjob: a Kubernetes cluster, as --platform describes it; none: local or torchrun, by train.engine.",
     )
+    tensorboard: str | None = Field(None, description="Folder of TensorBoard event files (extra: tensorboard).")
+    mlflow: str | None = Field(None, description="Tracking URI of MLflow (extra: mlflow).")
 
 
 class RunConfig(Section):

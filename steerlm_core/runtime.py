@@ -22,8 +22,9 @@ from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.errors import ConfigError, RunStateError
 from steerlm_core.manifest import Manifest
 from steerlm_core.models.lazy import LazyModels
-from steerlm_core.observe.event_store import event_sink
+from steerlm_core.observe.display import make_display
 from steerlm_core.observe.events import EventLog
+from steerlm_core.observe.watch import watched
 from steerlm_core.retrain.begin import begin as begin_run
 from steerlm_core.retrain.finish import finish as finish_run
 from steerlm_core.retrain.running import renewed
@@ -293,7 +294,8 @@ def prepare(root: str, shards: int = 1) -> list[int]:
         root: The run root.
         shards: So many, but no more than there are parts.
     """
-    parts = _session(root).prepare()
+    with _session(root) as session:
+        parts = session.prepare()
     return list(range(max(1, min(shards, parts))))
 
 
@@ -322,30 +324,31 @@ def run_step(
     """
     if name not in ITERATION_STEPS:
         raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(ITERATION_STEPS)}.")
-    run = with_backend(create_or_open_run(root, None), backend)
-    session = Session(root, run, _log(root, run), platform)
-    return session.step(name, iteration, Shard(shard, shards) if shards > 1 else None)
+    with _session(root, backend, platform) as session:
+        return session.step(name, iteration, Shard(shard, shards) if shards > 1 else None)
 
 
 def finish(root: str, max_iterations: int) -> dict[str, Any]:
     """Promote the run's model or not; see `Session.finish`."""
-    return _session(root).finish(max_iterations)
+    with _session(root) as session:
+        return session.finish(max_iterations)
 
 
 def gate(root: str, iteration: int, max_iterations: int) -> Literal["run", "stop"]:
     """Whether an iteration is to be done; see `Session.gate`."""
-    return _session(root).gate(iteration, max_iterations)
+    with _session(root) as session:
+        return session.gate(iteration, max_iterations)
 
 
 def confirm(root: str) -> dict[str, Any]:
     """Confirm the best policy of the run on fresh candidates."""
-    return _session(root).confirm()
+    with _session(root) as session:
+        return session.confirm()
 
 
-def _session(root: str) -> Session:
-    run = create_or_open_run(root, None)
-    return Session(root, run, _log(root, run))
-
-
-def _log(root: str, run: RunInfo) -> EventLog:
-    return EventLog(run.run_id, event_sink(open_store(root)))
+@contextmanager
+def _session(root: str, backend: str | None = None, platform: Path | None = None) -> Iterator[Session]:
+    """Open a run for one step, in a process of its own."""
+    run = with_backend(create_or_open_run(root, None), backend)
+    with make_display("auto") as display, watched(open_store(root), run.run_id, run.config, display) as log:
+        yield Session(root, run, log, platform)

@@ -1,6 +1,7 @@
 """What a person sees: plain lines in logs, a live picture on a terminal, and a run that outlives both."""
 
 import io
+import logging
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ import pytest
 from steerlm_core.observe import display as display_module
 from steerlm_core.observe.display import Display, PlainDisplay, RichDisplay, make_display
 from steerlm_core.observe.events import Event, EventLog
+from steerlm_core.observe.log_display import LogDisplay
 from steerlm_core.observe.step_state import StepState
 from steerlm_core.observe.text import duration, interval, iteration_line, printable, rate
 
@@ -142,7 +144,7 @@ def test_a_hung_screen_never_holds_up_the_work(monkeypatch):
             gone.wait(30)
             return len(text)
 
-    monkeypatch.setattr(display_module, "_JOIN_SECONDS", 0.1)
+    monkeypatch.setattr(Display, "join_seconds", 0.1)
     start = time.monotonic()
     _work(PlainDisplay(Paused()))
     assert time.monotonic() - start < 5
@@ -156,6 +158,8 @@ def test_a_hung_screen_never_holds_up_the_work(monkeypatch):
         (True, {"TERM": "xterm", "CI": "true"}, PlainDisplay),
         (True, {"TERM": "dumb"}, PlainDisplay),
         (False, {"TERM": "xterm"}, PlainDisplay),
+        (False, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, LogDisplay),
+        (True, {"TERM": "xterm", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, RichDisplay),
     ],
 )
 def test_auto_looks_at_where_it_is(monkeypatch, terminal, environment, kind):
@@ -183,3 +187,58 @@ def test_words_of_numbers():
     assert interval(None) == "–"
     assert "not accepted" in iteration_line(0, {**EVALUATION, "kind": "regressed", "accepted": False})
     assert printable("a\x1b]0;title\x07\n\u202eb") == "a\\x1b]0;title\\x07\n\\u202eb"
+
+
+def test_structured_lines_name_run_iteration_step_and_shard():
+    stream = io.StringIO()
+    display = LogDisplay(stream)
+    with display:
+        log = EventLog("run-1", None, [display])
+        with log.step("label", 2, shard=3) as says:
+            for done in range(30):
+                says.progress(done + 1, 30, "groups")
+            says.warning('layout: "padded" \x1b[31m\nred')
+        log.iteration(EVALUATION, COMMIT)
+    lines = [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()]
+    where = "run=run-1 iteration=2 step=label shard=3"
+    assert lines[0] == f"{where} event=started"
+    assert lines[1] == f"{where} event=progress done=1 total=30 unit=groups"
+    assert lines[2] == f'{where} event=warning message="layout: \\"padded\\" \\\\x1b[31m\\nred"'
+    assert lines[3].startswith(f"{where} event=finished seconds=")
+    assert "distance_after.mean=0.122" in lines[4]
+    assert 'reason="The improvement is surely under 10%."' in lines[4]
+    assert len(lines) == 5
+    assert [line.split(" ")[1] for line in stream.getvalue().splitlines()].count("level=warning") == 1
+
+
+def test_structured_lines_carry_the_librarys_records_with_the_step_at_work():
+    stream = io.StringIO()
+    display = LogDisplay(stream)
+    display.period = 0.01
+    with display, EventLog("run-1", None, [display]).step("train", 1):
+        while "event=started" not in stream.getvalue():
+            time.sleep(0.01)
+        logging.getLogger("steerlm.training").info("continuing from step %d", 7)
+    assert (
+        'iteration=1 step=train event=log logger=steerlm.training message="continuing from step 7"' in stream.getvalue()
+    )
+    before = stream.getvalue()
+    logging.getLogger("steerlm.training").warning("after the end")
+    assert stream.getvalue() == before
+
+
+def test_rich_shows_the_iteration_around_the_step(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    stream = Terminal()
+    display = RichDisplay(stream)
+    log = EventLog("run-1", None, [display])
+    for step in ("generate", "label"):
+        with log.step(step, 3):
+            pass
+    with log.step("train", 3, shard=1):
+        display._drain()
+        display._console.print(display.picture())
+    text = stream.getvalue()
+    assert "2/7 steps" in text
+    assert "iteration 3 · train · shard 1" in text

@@ -30,6 +30,7 @@ class DisplayMode(StrEnum):
     AUTO = "auto"
     RICH = "rich"
     PLAIN = "plain"
+    LOG = "log"
     QUIET = "quiet"
 
 
@@ -49,7 +50,7 @@ class Backend(StrEnum):
 
 
 Root = Annotated[str, typer.Argument(help="The run directory.", show_default=False)]
-Shown = Annotated[DisplayMode, typer.Option(help="auto: rich on a terminal, plain lines elsewhere.")]
+Shown = Annotated[DisplayMode, typer.Option(help="auto: rich on a terminal, log in a pod, plain elsewhere.")]
 Trained = Annotated[
     Backend | None,
     typer.Option(
@@ -157,8 +158,7 @@ def _run_here(root: str, config: RunConfig | None, options: Options) -> dict[str
     """Run the loop in this process, under a display."""
     from steerlm_core.loop import run_loop
     from steerlm_core.observe.display import make_display
-    from steerlm_core.observe.event_store import event_sink
-    from steerlm_core.observe.events import EventLog
+    from steerlm_core.observe.watch import watched
     from steerlm_core.run_root import create_or_open_run
     from steerlm_core.store import open_store
 
@@ -166,13 +166,11 @@ def _run_here(root: str, config: RunConfig | None, options: Options) -> dict[str
         store = open_store(root)
         if config is not None and "://" not in config.models.prior and not store.exists("run.json"):
             _make_base_model(config, display)
-        log = EventLog(create_or_open_run(root, config).run_id, event_sink(store), [display])
-        try:
+        run = create_or_open_run(root, config)
+        with watched(store, run.run_id, run.config, display) as log:
             return run_loop(
                 root, config, log, options.max_iterations, options.backend and options.backend.value, options.platform
             )
-        finally:
-            log.close()
 
 
 def _make_base_model(config: RunConfig, display: Display) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from steerlm_core.observe.events import Event
 from steerlm_core.observe.text import duration, rate
 
+STEPS_OF_AN_ITERATION = 7
+"""generate, label, score_prior, weigh, train, evaluate, decide."""
+
 
 @dataclass
 class StepState:
@@ -15,6 +18,7 @@ class StepState:
     name: str
     iteration: int | None
     started: float
+    shard: int | None = None
     done: int = 0
     total: int = 0
     unit: str = ""
@@ -30,8 +34,9 @@ class StepState:
 
     @property
     def title(self) -> str:
-        """Return `iteration 2 · train`, or the step alone outside of an iteration."""
-        return self.name if self.iteration is None else f"iteration {self.iteration} · {self.name}"
+        """Return `iteration 2 · label · shard 1`, or as much of it as there is."""
+        words = [self.name] if self.iteration is None else [f"iteration {self.iteration}", self.name]
+        return " · ".join(words if self.shard is None else [*words, f"shard {self.shard}"])
 
     @property
     def rate(self) -> float:

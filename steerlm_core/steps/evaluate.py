@@ -67,9 +67,8 @@ def _evaluate(context: StepContext, output: Output, model: Manifest) -> Manifest
         )
     output.write_table(pa.Table.from_pylist(measured, EVALUATION), "held_out")
     summary = {"iteration": context.iteration, **_summary(context, measured, scored)}
-    context.events.metric(
-        distance_before=summary["distance_before"]["mean"], distance_after=summary["distance_after"]["mean"]
-    )
+    distances = {name: summary[name]["mean"] for name in ("distance_before", "distance_after")}
+    context.events.metric(**distances, retained_mass=summary["retained_mass"])
     return output.commit(summary=summary)
 
 

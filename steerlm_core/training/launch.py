@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import importlib
 import logging
 import os
 import signal
@@ -121,8 +120,6 @@ def _train_here(job: TrainJob, into: Path | None) -> int:
     end_with_parent()
     rank = int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(name)s: %(message)s")
-    if rank == 0 and "STEERLM_METRICS_PORT" in os.environ:
-        importlib.import_module("prometheus_client").start_http_server(int(os.environ["STEERLM_METRICS_PORT"]))
     try:
         result = train(job, report=None if into is None else Lines(into))
     except Exception as error:

@@ -1,7 +1,6 @@
-"""The numbers of a training run while it trains: JSON lines, Prometheus metrics, the caller's report.
+"""The numbers of a training run while it trains: JSON lines, and the caller's report.
 
-All of them are made on rank 0, after each optimizer step, from sums over all ranks. Prometheus
-metrics stand in the default registry of the process that trains.
+All of them are made on rank 0, after each optimizer step, from sums over all ranks.
 """
 
 from __future__ import annotations
@@ -15,20 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prometheus_client import Counter, Gauge, Histogram
 
 from steerlm_core.training.job import TrainReport
-
-_SECONDS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
-_STEP_SECONDS = Histogram("steerlm_train_step_duration_seconds", "Duration of an optimizer step.", buckets=_SECONDS)
-_TOKENS = Counter("steerlm_train_tokens_total", "Tokens of training groups, each prompt counted once a group.")
-_LOSS = Gauge("steerlm_train_loss", "Loss of the last global batch.")
-_DISTANCE = Gauge("steerlm_distance", "Distance KL(ws || b) of the last global batch, in nats.")
-_ESS = Gauge("steerlm_effective_sample_size", "Mean effective sample size of the last global batch.")
-_CHECKPOINT_SECONDS = Histogram(
-    "steerlm_checkpoint_duration_seconds", "Duration of writing a checkpoint.", buckets=_SECONDS
-)
-_LAST_CHECKPOINT = Gauge("steerlm_last_checkpoint_timestamp_seconds", "When the last checkpoint was complete.")
 
 # Dense peak of the matrix units in bf16, FLOP/s, by a part of the device's name (vendors' data sheets).
 _PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12, "L4": 121e12}
@@ -44,28 +31,22 @@ class Recorder:
         lines = path.read_text().splitlines() if done and path.exists() else []
         path.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= done))
 
-    def __call__(self, step: int, numbers: Mapping[str, float], tokens: int) -> None:
+    def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
         """Record the numbers of one step, the first being 1."""
-        _STEP_SECONDS.observe(numbers["seconds"])
-        _TOKENS.inc(tokens)
-        _LOSS.set(numbers["loss"])
-        _DISTANCE.set(numbers["distance"])
-        _ESS.set(numbers["ess"])
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "steps": self._steps, "time": time.time(), **numbers}) + "\n")
         if self._report is not None:
             self._report(step, self._steps, numbers)
 
 
-def record_checkpoint(seconds: float) -> None:
-    """Record that a checkpoint has been written."""
-    _CHECKPOINT_SECONDS.observe(seconds)
-    _LAST_CHECKPOINT.set_to_current_time()
-
-
 def speed(tokens: int, seconds: float, flops_per_token: float, world: int) -> dict[str, float]:
-    """Return tokens/s over all ranks, memory of this one, and MFU where the device's peak is known."""
-    numbers = {"seconds": seconds, "tokens_per_second": tokens / seconds, "peak_memory_bytes": _peak_memory()}
+    """Return tokens, tokens/s over all ranks, memory of this one, and MFU where the device's peak is known."""
+    numbers = {
+        "seconds": seconds,
+        "tokens": float(tokens),
+        "tokens_per_second": tokens / seconds,
+        "peak_memory_bytes": _peak_memory(),
+    }
     peak = _peak_flops()
     if peak is not None:
         numbers["mfu"] = tokens * flops_per_token / (seconds * peak * world)

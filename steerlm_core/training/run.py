@@ -28,7 +28,7 @@ from steerlm_core.training.engines import Engine, SingleEngine
 from steerlm_core.training.gradient import NUMBERS, accumulate
 from steerlm_core.training.history import History
 from steerlm_core.training.job import TrainGroup, TrainingStoppedError, TrainJob, TrainReport, TrainResult
-from steerlm_core.training.numbers import Recorder, flops_per_token, record_checkpoint, speed
+from steerlm_core.training.numbers import Recorder, flops_per_token, speed
 from steerlm_core.training.oracle import check_step_zero
 from steerlm_core.training.plan import plan_step
 from steerlm_core.training.policy import Policy, assign, export, load_policy
@@ -120,6 +120,7 @@ class _Run:
         self._sums: dict[str, float] = {}  # over the epoch so far
         self._history = History()
         self._saved_at = time.monotonic()
+        self._checkpoint: dict[str, float] = {}  # what the next step says of one written before it
 
     def run(self) -> TrainResult:
         """Run the steps that are left."""
@@ -128,9 +129,9 @@ class _Run:
         steps = self._order.steps
         record = Recorder(self._job.output.parent / "metrics.jsonl", done, steps, self._report) if self._leads else None
         for step in range(done, steps):
-            numbers, tokens, stop, due = self._step(step)
+            numbers, stop, due = self._step(step)
             if record:
-                record(step + 1, numbers, tokens)
+                record(step + 1, numbers)
             if due or stop:
                 self._save(step + 1)
             if stop:
@@ -193,9 +194,10 @@ class _Run:
             _log.info("continuing from %s", checkpoint.folder)
         return answer and (checkpoint, *answer)
 
-    def _step(self, step: int) -> tuple[dict[str, float], int, bool, bool]:
-        """Make one update; return its numbers, its tokens, whether to stop, whether a checkpoint is due."""
-        started = time.monotonic()
+    def _step(self, step: int) -> tuple[dict[str, float], bool, bool]:
+        """Make one update; return its numbers, whether to stop, whether a checkpoint is due."""
+        started, checkpoint = time.monotonic(), self._checkpoint
+        self._checkpoint = {}
         batch = [self._groups[index] for index in self._order.batch(step)]
         tokens = [group.tokens for group in batch]
         plan = plan_step(tokens, self._engine.world, self._config.token_budget, self._layout)[self._engine.rank]
@@ -210,7 +212,7 @@ class _Run:
         count = sum(group.packed_tokens for group in tokens)
         self._history.add({**means, "learning_rate": rate}, count)
         measured = speed(count, time.monotonic() - started, self._flops, self._engine.world)
-        return {**means, "learning_rate": rate, **measured}, count, stop, due
+        return {**means, "learning_rate": rate, **measured, **checkpoint}, stop, due
 
     def _totals(self, numbers: Tensor) -> tuple[Tensor, bool, bool]:
         """Sum over ranks, in one message: the numbers of every group, and what any rank wants."""
@@ -242,7 +244,7 @@ class _Run:
             for name, tensor in random_state().items():
                 writer.add(name, tensor)
             writer.commit({"step": done, "oracle": self._oracle, "sums": self._sums, "history": self._history.state()})
-            record_checkpoint(time.monotonic() - started)
+            self._checkpoint = {"checkpoint_seconds": time.monotonic() - started}
         self._saved_at = time.monotonic()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from steerlm_core.config import parse_config
 from steerlm_core.observe.event_store import event_sink
 from steerlm_core.observe.events import EventLog, StepEvents
+from steerlm_core.observe.exposition import metric_listeners
 from steerlm_core.run_root import create_or_open_run
 from steerlm_core.runtime import Session, at_iteration
 from steerlm_core.steps.context import RunInfo, StepContext
@@ -27,7 +28,7 @@ def pod_context(root: str, iteration: int, how: Mapping[str, Any]) -> Iterator[S
     run = create_or_open_run(root, None)
     settings = run.config.model_dump(mode="json")
     config = parse_config({**settings, "train": {**settings["train"], **how}}, "--how")
-    log = EventLog(run.run_id, event_sink(open_store(root)))
+    log = EventLog(run.run_id, event_sink(open_store(root)), metric_listeners(config.name))
     session = Session(root, RunInfo(run.run_id, config), log)
     try:
         yield at_iteration(session.context(StepEvents(log, "train", iteration, None)), iteration)

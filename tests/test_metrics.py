@@ -1,0 +1,197 @@
+"""Metrics: what events come to, a live scrape that promtool accepts, a real Prometheus and Pushgateway, the alerts."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import yaml
+
+from steerlm_core.errors import ConfigError, NonFiniteError
+from steerlm_core.observe.events import EventLog
+from steerlm_core.observe.exposition import GATEWAY, PORT, Pusher, metric_listeners, serve
+from steerlm_core.observe.metrics import Metrics
+from tests.services.prometheus import monitoring, tool, wait_until
+from tests.services.s3 import _free_ports
+
+RULES = Path(__file__).parent.parent / "manifests/components/monitoring"
+NUMBERS = {"loss": 0.5, "distance": 0.4, "ess": 3.0, "seconds": 2.0, "tokens": 100.0, "grad_norm": 1.0}
+
+
+def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, {"run": "run-1", **labels})
+
+
+def test_a_stage_is_seen_from_its_start_to_its_end():
+    metrics = Metrics()
+    log = EventLog("run-1", None, [metrics])
+    with log.step("generate", 3) as says:
+        assert _value(metrics, "steerlm_stage_running", stage="generate") == 1
+        assert _value(metrics, "steerlm_iteration") == 3
+        says.progress(30, 40, "groups")
+        assert _value(metrics, "steerlm_stage_progress_ratio", stage="generate") == 0.75
+        says.metric(drift_token=1.01, drift_far_share=0.002)
+    assert _value(metrics, "steerlm_stage_running", stage="generate") == 0
+    assert _value(metrics, "steerlm_sampler_drift_ratio") == 1.01
+    assert _value(metrics, "steerlm_sampler_drifted_ratio") == 0.002
+    succeeded = _value(metrics, "steerlm_stage_last_success_timestamp_seconds", stage="generate")
+    moved = _value(metrics, "steerlm_stage_last_progress_timestamp_seconds", stage="generate")
+    assert succeeded >= moved > 1.5e9
+    assert _value(metrics, "steerlm_stage_last_duration_seconds", stage="generate") >= 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(NonFiniteError("loss is nan"), "non_finite"), (KeyboardInterrupt(), "interrupted"),
+                          (MemoryError(), "out_of_memory"), (ValueError("x"), "other")]
+)  # fmt: skip
+def test_a_failure_has_a_reason(error, reason):
+    metrics = Metrics()
+    with pytest.raises(type(error)), EventLog("run-1", None, [metrics]).step("train", 0):
+        raise error
+    assert _value(metrics, "steerlm_stage_last_failure_timestamp_seconds", stage="train", reason=reason) > 1.5e9
+    assert _value(metrics, "steerlm_stage_last_success_timestamp_seconds", stage="train") is None
+
+
+def test_training_counts_its_steps_tokens_and_checkpoints():
+    metrics = Metrics()
+    with EventLog("run-1", None, [metrics]).step("train", 0) as says:
+        began = _value(metrics, "steerlm_last_checkpoint_timestamp_seconds")
+        says.metric(step=1.0, **NUMBERS)
+        assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") == began
+        says.metric(step=2.0, **{**NUMBERS, "loss": 0.25, "seconds": -50.0}, checkpoint_seconds=0.7)
+        assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") >= began + 50
+    assert _value(metrics, "steerlm_train_tokens_total") == 200
+    assert _value(metrics, "steerlm_train_step_duration_seconds_count") == 2
+    assert _value(metrics, "steerlm_checkpoint_duration_seconds_sum") == 0.7
+    assert _value(metrics, "steerlm_train_loss") == 0.25
+    assert _value(metrics, "steerlm_distance", at="training") == 0.4
+    assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") is None, "its age would go on growing"
+
+
+def test_a_pod_that_only_trains_has_a_checkpoint_age_too():
+    metrics = Metrics()
+    for time in (100.0, 102.0):
+        metrics.training_step("run-1", time, NUMBERS)
+    assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") == 98
+
+
+def test_what_was_not_said_is_absent():
+    names = {sample.name for family in Metrics().registry.collect() for sample in family.samples}
+    assert names == {"steerlm_build_info"}
+
+
+def test_a_port_that_is_taken_or_none_is_explained(monkeypatch):
+    (port,) = _free_ports("127.0.0.1", 1)
+    with HTTPServer(("0.0.0.0", port), BaseHTTPRequestHandler):
+        monkeypatch.setenv(PORT, str(port))
+        with pytest.raises(ConfigError, match=f"port {port} cannot be served"):
+            metric_listeners("demo")
+    with pytest.raises(ConfigError, match="'many' is not a port number"):
+        serve("many")
+    monkeypatch.delenv(PORT)
+    monkeypatch.delenv(GATEWAY, raising=False)
+    assert metric_listeners("demo") == []
+
+
+def test_a_gateway_that_is_gone_is_reported_once_and_the_work_goes_on():
+    (port,) = _free_ports("127.0.0.1", 1)
+    heard = []
+    log = EventLog("run-1", None, [Pusher(f"http://127.0.0.1:{port}", "demo"), heard.append])
+    for step in ("label", "weigh"):
+        with log.step(step, 0):
+            pass
+    warnings = [event.fields["message"] for event in heard if event.kind == "warning"]
+    assert len(warnings) == 1
+    assert "Pusher has stopped listening" in warnings[0]
+    assert heard[-1].kind == "finished"
+
+
+def test_a_gateway_that_hangs_holds_up_a_step_for_seconds_only(monkeypatch):
+    monkeypatch.setattr("steerlm_core.observe.exposition._PUSH_SECONDS", 0.3)
+    release = threading.Event()
+
+    class Hangs(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            release.wait(30)
+
+    (port,) = _free_ports("127.0.0.1", 1)
+    with HTTPServer(("127.0.0.1", port), Hangs) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with EventLog("run-1", None, [Pusher(f"http://127.0.0.1:{port}", "demo")]).step("label", 0):
+            pass
+        release.set()
+
+
+@pytest.mark.timeout(300)
+def test_prometheus_scrapes_a_run_and_finds_what_its_steps_pushed(tmp_path):
+    with monitoring(tmp_path) as found:
+        run = _start(tmp_path, {PORT: str(found.port), GATEWAY: found.gateway})
+        try:
+            scrape = wait_until(lambda: _scrape(found.port, run, b"steerlm_train_loss{"), "trained", 200)
+            last = 'steerlm_stage_last_success_timestamp_seconds{stage="confirm",pipeline="tiny"}'
+            wait_until(lambda: found.query(last), "pushed", 200)
+        finally:
+            code = run.wait(120)
+        assert code == 0, (tmp_path / "run.log").read_text()
+        checked = subprocess.run([tool("promtool"), "check", "metrics"], input=scrape, capture_output=True, check=False)
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+        pushed = '{job="steerlm",pipeline="tiny",stage="%s"}'
+        for at in ("before", "after"):
+            assert found.value(f'steerlm_distance{{pipeline="tiny",stage="evaluate",at="{at}"}}') > 0
+        assert found.value("steerlm_train_tokens_total" + pushed % "train") > 0
+        assert found.value("steerlm_effective_sample_size" + pushed % "weigh") >= 1
+        assert found.value("steerlm_stage_running" + pushed % "train") == 0
+        assert found.query("push_time_seconds" + pushed % "train")
+        assert found.query('max_over_time(steerlm_train_loss{job="steerlm",pipeline=""}[5m])'), "nothing was scraped"
+        groups = {(each["metric"]["pipeline"], each["metric"]["stage"]) for each in found.query("push_time_seconds")}
+        assert {"prepare", "generate", "label", "score_prior", "weigh", "train", "evaluate", "decide", "confirm"} == {
+            stage for _, stage in groups
+        }
+
+
+def _start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    from tests.test_report import TINY
+
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({**TINY, "max_iterations": 4}))
+    command = [sys.executable, "-c", "import sys; from steerlm_core.cli import main; sys.exit(main())",
+               "run", str(folder / "tiny.yaml"), "--root", str(folder / "run")]  # fmt: skip
+    with (folder / "run.log").open("wb") as log:
+        return subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=log, stderr=log, cwd=Path(__file__).parent.parent
+        )
+
+
+def _scrape(port: int, run: subprocess.Popen[bytes], wanted: bytes) -> bytes:
+    """What the run says on its port, once it says what is wanted."""
+    assert run.poll() is None, "the run has ended before it was scraped"
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read()
+    except URLError:
+        return b""
+    return text if wanted in text else b""
+
+
+@pytest.mark.parametrize("command", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
+def test_the_alert_rules_hold(command):
+    done = subprocess.run([tool("promtool"), *command], cwd=RULES, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_and_uses_metrics_that_exist():
+    rules = [rule for group in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
+    tested = (RULES / "alerts_test.yaml").read_text()
+    known = {family.name for family in Metrics().registry.collect()}
+    for rule in rules:
+        assert f"alertname: {rule['alert']}\n" in tested
+        used = set(re.findall(r"steerlm_\w+", rule["expr"]))
+        assert used
+        assert used <= known
