@@ -59,7 +59,7 @@ def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
     """Start a server whose files lie in `folder`, with an empty bucket `BUCKET`; stop it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"]}  # fmt: skip
+                "actions": ["Read", "Write", "List", "Tagging"]}  # fmt: skip
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = dict(zip(_PORTS, _free_ports(address, len(_PORTS)), strict=True))
     command = [

@@ -1,0 +1,88 @@
+"""What a bucket refuses, and a server that is not there: said with bucket, key, cause and way out, and no secret."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+
+import pytest
+
+from steerlm_core.errors import StoreError
+from steerlm_core.loop import run_loop
+from steerlm_core.observe.events import EventLog
+from steerlm_core.store import open_store, s3
+from tests.services.s3 import ACCESS_KEY, SECRET_KEY
+from tests.toy.world import build, small
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_logged(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    yield
+    assert SECRET_KEY not in caplog.text
+
+
+def _said(root: str) -> str:
+    with pytest.raises(StoreError) as error:
+        open_store(root).read("run.json")
+    assert SECRET_KEY not in str(error.value)
+    return str(error.value)
+
+
+def test_a_bucket_that_does_not_exist(bucket):
+    with pytest.raises(StoreError, match=r"s3://no-such-bucket/leases/probe-.*\[NoSuchBucket\]. Create the bucket"):
+        open_store("s3://no-such-bucket").probe()
+
+
+def test_a_wrong_secret(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    said = _said(bucket)
+    assert said.startswith(f"{bucket}/run.json: ")
+    assert "[SignatureDoesNotMatch]. Correct the credentials (AWS_SECRET_ACCESS_KEY)." in said
+    assert "wrong-secret" not in said
+
+
+def test_an_unknown_key(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    assert "Correct the credentials (AWS_ACCESS_KEY_ID)." in _said(bucket)
+
+
+def test_no_credentials_at_all(bucket, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "Give credentials by the usual AWS chain" in _said(bucket)
+
+
+def test_a_server_that_is_not_there(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://user:{SECRET_KEY}@127.0.0.1:{closed.getsockname()[1]}")
+        assert "run.json: " in _said(bucket)
+
+
+def test_a_server_that_never_answers_costs_its_time_outs_and_no_more(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    monkeypatch.setattr(s3, "READ_SECONDS", 0.5)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        start = time.monotonic()
+        said = _said(bucket)
+    assert "[ReadTimeoutError]" in said
+    assert "`steerlm resume` goes on" in said
+    assert time.monotonic() - start < 2 * 0.5 + s3.CONNECT_SECONDS + 2  # two attempts, and the pause between them
+
+
+def test_a_run_leaves_no_credential_in_the_bucket(bucket, tmp_path):
+    run_loop(bucket, small(build(tmp_path)), EventLog("toy", None), 1)
+    store = open_store(bucket)
+    keys = [found.key for found in store.listing()]
+    assert len(keys) > 40
+    for key in keys:
+        data = store.read(key)
+        assert SECRET_KEY.encode() not in data
+        assert ACCESS_KEY.encode() not in data
