@@ -21,7 +21,7 @@ from steerlm_core.config import RunConfig, load_config, parse_config
 if TYPE_CHECKING:
     from steerlm_core.observe.display import Display
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 class DisplayMode(StrEnum):
@@ -151,7 +151,7 @@ def _resumable(root: str) -> Iterator[None]:
 
         if open_store(root).exists("run.json"):
             typer.echo(f"Interrupted. What is finished is kept; go on with: steerlm resume {root}", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _run_here(root: str, config: RunConfig | None, options: Options) -> dict[str, Any]:

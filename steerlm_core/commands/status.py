@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from steerlm_core.commands.run import Root
+import typer
+
+from steerlm_core.commands.run import INTERRUPTED, DisplayMode, Root, Shown
 
 if TYPE_CHECKING:
     from steerlm_core.observe.run_view import IterationView, RunView
 
+_DISK_SECONDS, _BUCKET_SECONDS = 1.0, 5.0
 
-def status(root: Root) -> None:
+
+def status(
+    root: Root,
+    watch: Annotated[bool, typer.Option(help="Go on showing what happens until the run has ended.")] = False,
+    display: Shown = DisplayMode.AUTO,
+) -> None:
     """Show what is done, step by step, and how the iterations went."""
+    if watch:
+        _watch(root, display)
+    _show(root)
+
+
+def _watch(root: str, mode: DisplayMode) -> None:
+    """Show the run's events as its own process would, wherever it works."""
+    from steerlm_core.observe.display import make_display
+    from steerlm_core.observe.live import watch
+    from steerlm_core.observe.run_view import RunView
+
+    store = RunView(root).store
+    with make_display(mode.value) as display:
+        try:
+            watch(store, display, _BUCKET_SECONDS if "://" in root else _DISK_SECONDS)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _show(root: str) -> None:
     from steerlm_core.commands.summary import print_confirmation
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.observe.report.words import ITERATION_COLUMNS, iteration_rows, reason

@@ -97,7 +97,7 @@ class RichDisplay(Display):
     def __init__(self, stream: TextIO) -> None:
         """Draw on the terminal behind `stream`."""
         super().__init__(stream)
-        self._started = time.time()
+        self._started = 0.0  # when the first event happened, which may be long before this process began
         self._ended: dict[int, int] = {}  # steps that have ended, by iteration
         self._console = Console(file=stream, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True, get_renderable=self.picture)
@@ -113,6 +113,7 @@ class RichDisplay(Display):
     def show(self, event: Event) -> None:
         """Print iterations, what went wrong, and how steps outside of an iteration ended."""
         super().show(event)
+        self._started = self._started or event.time
         if event.kind == "finished" and event.iteration is not None:
             self._ended[event.iteration] = self._ended.get(event.iteration, 0) + 1
         if event.kind == "failed" or (event.kind == "finished" and event.iteration is None):
@@ -140,7 +141,7 @@ class RichDisplay(Display):
         for step in self._steps.values():
             bar = ProgressBar(total=step.total or 1, completed=step.done, width=24)
             table.add_row(Text(step.title), bar, Text(step.text), Text(duration(now - step.started), style="dim"))
-        table.add_row(Text(f"{duration(now - self._started)} in all", style="dim"))
+        table.add_row(Text(f"{duration(now - (self._started or now))} in all", style="dim"))
         return table
 
 

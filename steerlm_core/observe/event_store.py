@@ -14,20 +14,20 @@ from steerlm_core.observe.event_file import EventFile, event_line, event_lines
 from steerlm_core.observe.events import EventSink
 from steerlm_core.store.run_store import RunStore
 
-_FOLDER = "events"
+EVENTS = "events"
 _SECONDS = 5.0  # between two writes of an object
 _BYTES = 256 << 10  # of an object, before the next is begun
 
 
 def event_sink(store: RunStore) -> EventSink:
     """Return where this process writes its events."""
-    folder = store.path(_FOLDER)
+    folder = store.path(EVENTS)
     return EventFile(folder, "local") if folder else EventObjects(store, socket.gethostname())
 
 
 def read_events(store: RunStore) -> list[dict[str, Any]]:
     """Return the events of all writers in the order of their time."""
-    texts = [store.read(found.key).decode(errors="replace") for found in store.listing(f"{_FOLDER}/")]
+    texts = [store.read(found.key).decode(errors="replace") for found in store.listing(f"{EVENTS}/")]
     return sorted((event for text in texts for event in event_lines(text)), key=lambda event: float(event["time"]))
 
 
@@ -50,7 +50,7 @@ class EventObjects:
     @property
     def place(self) -> str:
         """The folder of all objects."""
-        return self._store.url(_FOLDER)
+        return self._store.url(EVENTS)
 
     def append(self, event: Mapping[str, Any], urgent: bool) -> None:
         """Add an event; it is in the bucket some seconds later."""
@@ -109,4 +109,4 @@ class EventObjects:
         return number
 
     def _key(self, number: int) -> str:
-        return f"{_FOLDER}/{self._writer}-{number}.jsonl"
+        return f"{EVENTS}/{self._writer}-{number}.jsonl"
