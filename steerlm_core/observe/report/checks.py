@@ -79,7 +79,7 @@ def _steering(first: Levels, last: Levels) -> Check:
     if not changes:
         return Check("Steering", "–", "look", "targets of one level tell nothing about it")
     name, (before, after) = min(changes.items(), key=lambda item: item[1][1] - item[1][0])
-    words = f"Spearman correlation of {name}, the one that changed for the worst, since policy 0"
+    words = f"Spearman correlation of {name}, since policy 0"
     return _check("Steering", f"{before:.2f} → {after:.2f}", after >= before - _LOST_CORRELATION, words)
 
 

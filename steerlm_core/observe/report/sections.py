@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 
 import yaml
+from markupsafe import Markup
 
-from steerlm_core.attributes import format_label
+from steerlm_core.attributes import AttributeSpec, format_label
 from steerlm_core.observe.report import figures, plots, trust
 from steerlm_core.observe.report.data import Answer, Levels, RunData
 from steerlm_core.observe.report.page import Block, Figures, Notes, Samples, Section, Table, Text
+from steerlm_core.observe.report.svg import together
 from steerlm_core.observe.report.words import (
     ITERATION_COLUMNS,
     STEERING_COLUMNS,
@@ -82,18 +84,20 @@ def _steering(run: RunData) -> Section:
         if warning := fooled(run.confirmation["steering"]):
             blocks.append(Notes([("warning", warning)], alarming=True))
     for spec in run.config.attributes:
-        svgs = [
-            figures.heatmap(levels.counts[spec.name][judge], spec.low, f"{judge} · {levels.policy}")
-            for judge in figures.judged(shown[0].steering)
-            for levels in ends
-            if judge in levels.counts.get(spec.name, {})
-        ]
-        if svgs:
+        svgs = [_heatmaps(spec, judge, ends) for judge in figures.judged(shown[0].steering)]
+        if any(svgs):
             title = f"{spec.name}: {spec.high} means {spec.description}" if spec.description else spec.name
             blocks.append(Figures(svgs, title=title))
     rows = list(_correlations(run, shown))
     blocks += [Table(("Spearman correlation", *(levels.policy for levels in shown)), rows)] if len(shown) > 1 else []
     return Section("steering", "Requested against found levels", lead, blocks)
+
+
+def _heatmaps(spec: AttributeSpec, judge: str, ends: Sequence[Levels]) -> Markup:
+    """What one judge found of one attribute, before and after; nothing where it has no say."""
+    found = [(levels.policy, levels.counts.get(spec.name, {}).get(judge)) for levels in ends]
+    svgs = [figures.heatmap(counts, spec.low, f"{judge} · {policy}") for policy, counts in found if counts]
+    return together(*svgs) if svgs else Markup("")
 
 
 def _correlations(run: RunData, shown: Sequence[Levels]) -> Iterator[list[str]]:

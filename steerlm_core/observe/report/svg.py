@@ -47,6 +47,11 @@ def picture(width: float, height: float, description: str, parts: Iterable[str])
     return tag("svg", *parts, role="img", aria_label=description, class_="wide" if width > _WIDE else "small", **size)
 
 
+def together(*figures: Markup) -> Markup:
+    """Return figures that stay side by side while there is room for two."""
+    return Markup('<div class="together">{}</div>').format(Markup("").join(figures))
+
+
 @dataclass(frozen=True)
 class Scale:
     """Maps values to places: linear, or logarithmic where `log` is set."""
@@ -69,7 +74,7 @@ class Scale:
         if self.log:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [10.0**power for power in powers]
-        step = _round_step((self.high - self.low) / 4)
+        step = _round_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         return [step * n for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
