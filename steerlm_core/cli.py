@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from steerlm_core.commands.compile import compile_pipeline
+from steerlm_core.commands import kubeflow
 from steerlm_core.commands.configure import init, validate
 from steerlm_core.commands.doctor import doctor
 from steerlm_core.commands.generate import generate
@@ -44,6 +45,7 @@ for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 app.command("compile", rich_help_panel="On Kubeflow")(compile_pipeline)
+app.add_typer(kubeflow.app, name="kubeflow", rich_help_panel="On Kubeflow")
 
 
 def main() -> int:

@@ -58,6 +58,10 @@ class StoreRefusedError(StoreError):
     """The place where the run lies answers, and refuses: no bucket of that name, no right, a wrong key."""
 
 
+class KubeflowError(SteerLMError):
+    """Kubeflow Pipelines cannot be reached, or refuses what was asked of it."""
+
+
 class CaptureError(SteerLMError):
     """A gate has failed: log-probabilities that must agree do not."""
 

@@ -11,13 +11,13 @@ import tempfile
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from kfp import local
 from kfp.components import YamlComponent
 
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import ConfigError, RunStateError
+from steerlm_core.kubeflow.package import plain
 from steerlm_core.kubeflow.packaged import load_pipeline, room
 from steerlm_core.kubeflow.step_output import StepOutput
 
@@ -57,11 +57,6 @@ def _run(pipeline: YamlComponent, scratch: Path, root: str, config: RunConfig) -
         raise output.failure() or error from None
     finally:
         builtins.print = own_print  # kfp.local puts its own in place, and tasks that run at once leave it there
-
-
-def plain(config: RunConfig) -> dict[str, Any]:
-    """The configuration as KFP takes it: without nulls, which are what a missing key means anyway."""
-    return config.model_dump(mode="json", exclude_none=True)
 
 
 def _check_finished(root: str, max_iterations: int) -> None:

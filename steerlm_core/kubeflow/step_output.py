@@ -9,7 +9,11 @@ from __future__ import annotations
 import io
 import json
 import re
+<<<<<<< HEAD
 import threading
+=======
+from collections.abc import Sequence
+>>>>>>> 9b40205 (Submit, upload, schedule and follow runs on Kubeflow Pipelines, with a double of its API for tests)
 from typing import TextIO
 
 from steerlm_core import errors
@@ -17,6 +21,16 @@ from steerlm_core import errors
 _TASK = re.compile(r"Executing task .*'([\w-]+?)(?:-\d+)?'")  # the second use of a component is called NAME-2
 _OURS = re.compile(r"steerlm_core\.errors\.(\w+): (.*)")
 _INDENT = "    "
+
+
+def own_error(traceback: Sequence[str]) -> errors.SteerLMError | None:
+    """Return the error of ours that the lines of a traceback end with, if it is one."""
+    ours = [(number, found) for number, line in enumerate(traceback) if (found := _OURS.match(line))]
+    if not ours:
+        return None
+    number, found = ours[-1]
+    kind: type[errors.SteerLMError] = getattr(errors, found[1], errors.SteerLMError)
+    return kind("\n".join([found[2], *traceback[number + 1 :]]).rstrip())
 
 
 class StepOutput(io.TextIOBase):
@@ -41,6 +55,7 @@ class StepOutput(io.TextIOBase):
 
     def failure(self) -> Exception | None:
         """Return the error that the last step ended with: one of ours by its message alone, any other in full."""
+<<<<<<< HEAD
         return self._failed.failure() if self._failed else None
 
 
@@ -71,6 +86,10 @@ class _Thread:
             number, found = ours[-1]
             kind = getattr(errors, found[1], errors.SteerLMError)
             return kind("\n".join([found[2], *self._traceback[number + 1 :]]).rstrip())
+=======
+        if ours := own_error(self._traceback):
+            return ours
+>>>>>>> 9b40205 (Submit, upload, schedule and follow runs on Kubeflow Pipelines, with a double of its API for tests)
         if self._traceback:
             return RuntimeError(f"step '{self._step}' failed\n" + "\n".join(self._traceback).rstrip())
         return None

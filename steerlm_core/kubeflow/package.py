@@ -1,0 +1,111 @@
+"""The pipeline as it is submitted: its inputs, the arguments they are given, and the name of its version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from steerlm_core import __version__
+from steerlm_core.config import RunConfig
+from steerlm_core.errors import ConfigError, did_you_mean
+from steerlm_core.kubeflow.packaged import ITERATION, pipeline_path
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "STRING": (str,),
+    "NUMBER_INTEGER": (int,),
+    "NUMBER_DOUBLE": (int, float),
+    "BOOLEAN": (bool,),
+    "STRUCT": (dict,),
+    "LIST": (list,),
+}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled pipeline.
+
+    Attributes:
+        path: The YAML file.
+    """
+
+    path: Path
+
+    @cached_property
+    def _spec(self) -> dict[str, Any]:
+        return next(doc for doc in yaml.load_all(self.path.read_bytes(), yaml.CSafeLoader) if "pipelineInfo" in doc)
+
+    @property
+    def name(self) -> str:
+        """Name of the pipeline."""
+        return str(self._spec["pipelineInfo"]["name"])
+
+    @property
+    def description(self) -> str:
+        """What the pipeline says of itself."""
+        return str(self._spec["pipelineInfo"].get("description", ""))
+
+    @property
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """The pipeline's parameters by name, as the compiler describes them."""
+        found: dict[str, dict[str, Any]] = self._spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        return found
+
+    @property
+    def room(self) -> int:
+        """Most iterations that it was compiled for."""
+        dags = [
+            self._spec["root"]["dag"],
+            *(each["dag"] for each in self._spec["components"].values() if "dag" in each),
+        ]
+        return sum(name.startswith(ITERATION) for dag in dags for name in dag["tasks"])
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """Name of the pipeline's version: that of the library, and of what was compiled."""
+        return f"{__version__}-{self.digest[:8]}"
+
+
+def packaged() -> Package:
+    """Return the pipeline that comes with the library."""
+    return Package(pipeline_path())
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """Return the configuration as KFP takes it: without nulls, which are what a missing key means anyway."""
+    return config.model_dump(mode="json", exclude_none=True)
+
+
+def check_arguments(package: Package, arguments: Mapping[str, Any]) -> None:
+    """Check arguments against the pipeline's inputs.
+
+    Raises:
+        ConfigError: One is unknown, has the wrong type, or is missing; with the nearest known name.
+    """
+    inputs = package.inputs
+    for name, value in arguments.items():
+        if name not in inputs:
+            known = ", ".join(sorted(inputs))
+            raise ConfigError(
+                f"{name}: the pipeline {package.name} has no such input{did_you_mean(name, inputs)} (it has {known})."
+            )
+        _check_type(name, value, inputs[name]["parameterType"])
+    missing = [name for name, spec in inputs.items() if name not in arguments and not spec.get("isOptional")]
+    if missing:
+        raise ConfigError(f"{', '.join(sorted(missing))}: the pipeline {package.name} needs it; give it.")
+
+
+def _check_type(name: str, value: Any, kind: str) -> None:
+    wanted = _TYPES[kind]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "BOOLEAN"):
+        raise ConfigError(f"{name}: {value!r} is no {kind}; the pipeline takes one.")
