@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import typer
 
-from steerlm_core.commands.compile import compile_pipeline
 from steerlm_core.commands import kubeflow
+from steerlm_core.commands.compile import compile_pipeline
 from steerlm_core.commands.configure import init, validate
 from steerlm_core.commands.doctor import doctor
 from steerlm_core.commands.generate import generate

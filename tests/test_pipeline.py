@@ -16,7 +16,8 @@ from kfp import local
 from pipelines.steerlm_v2.pipeline import COMPILED, ITERATIONS, compile_to
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import ConfigError, DataError, RunStateError
-from steerlm_core.kubeflow.local_runner import plain, run_under_kfp_local
+from steerlm_core.kubeflow.local_runner import run_under_kfp_local
+from steerlm_core.kubeflow.package import plain
 from steerlm_core.kubeflow.packaged import load_pipeline, pipeline_path, room
 
 STEPS = ["generate", "label", "score_prior", "weigh", "train", "evaluate", "decide"]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from steerlm_core.commands.kubeflow import CA, Host, Image, Namespace, TokenFile, address, pipeline
 from steerlm_core.commands.render import PlatformFile, given_platform
 from steerlm_core.platform_config import PlatformConfig
+
+if TYPE_CHECKING:
+    from steerlm_core.kube.check import Check
+    from steerlm_core.kubeflow.client import Address
 
 _LIBRARIES = ("transformers", "pyarrow", "peft", "deepspeed", "kfp", "kfp-kubernetes", "kubernetes", "boto3")
 _EXTRAS = {
@@ -32,27 +37,46 @@ def doctor(
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Look at the cluster that training jobs would run on instead.")
     ] = False,
+    kubeflow: Annotated[bool, typer.Option("--kubeflow", help="Look at Kubeflow Pipelines instead.")] = False,
     platform: PlatformFile = None,
-    root: Annotated[
-        str | None, typer.Option(help="Run root in S3 to try, with --kubernetes.", show_default=False)
-    ] = None,
+    root: Annotated[str | None, typer.Option(help="Run root in S3 to try, with either.", show_default=False)] = None,
+    image: Image = None,
+    host: Host = None,
+    namespace: Namespace = None,
+    token_file: TokenFile = None,
+    ca: CA = None,
 ) -> None:
     """Check Python, libraries, memory and disk, or a cluster, and say what to do."""
     from steerlm_core.commands.tables import print_table
 
     if kubernetes:
         _cluster(given_platform(platform), root)
-    else:
+    if kubeflow:
+        _kubeflow(address(host, namespace, token_file, ca), platform, image, root)
+    if not (kubernetes or kubeflow):
         print_table(("what", "found", "what to do"), [*_python(), *_torch(), *_libraries(), *_room()])
 
 
 def _cluster(platform: PlatformConfig, root: str | None) -> None:
+    """Look at the cluster that training jobs would run on."""
+    from steerlm_core.kube.doctor import examine
+
+    _show(list(examine(platform, root)))
+
+
+def _kubeflow(where: Address, platform: Path | None, image: str | None, root: str | None) -> None:
+    """Look at Kubeflow Pipelines."""
+    from steerlm_core.kubeflow.doctor import examine
+
+    with pipeline(platform, image) as package:
+        _show(list(examine(where, package, root)))
+
+
+def _show(checks: Sequence[Check]) -> None:
     """Print what was found as a table, the commands below it, whole; exit with 1 where a check has failed."""
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.kube.check import State
-    from steerlm_core.kube.doctor import examine
 
-    checks = list(examine(platform, root))
     print_table(("what", "", "found"), [(check.what, check.state.value, check.found) for check in checks])
     for repair in dict.fromkeys(check.repair for check in checks if check.repair):
         print_text(", ".join(check.what for check in checks if check.repair == repair), style="bold")

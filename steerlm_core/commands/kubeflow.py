@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config
 from steerlm_core.errors import ConfigError
 from steerlm_core.observe.text import duration
+from steerlm_core.platform_config import load_platform
 
 if TYPE_CHECKING:
-    from steerlm_core.kubeflow.client import Kubeflow
+    from steerlm_core.kubeflow.client import Address, Kubeflow
     from steerlm_core.kubeflow.follow import Step
     from steerlm_core.kubeflow.package import Package
 
@@ -51,6 +55,10 @@ CA = Annotated[
     typer.Option(envvar="SSL_CERT_FILE", help="Authority of the host's certificate.", rich_help_panel=_HOW),
 ]
 
+Image = Annotated[
+    str | None, typer.Option(envvar="STEERLM_IMAGE", help="Image of the steps where the platform file names none.")
+]
+
 Config = Annotated[Path | None, typer.Argument(help="The configuration, a YAML file.", show_default=False)]
 ConfigUri = Annotated[str | None, typer.Option(help="Where the first step reads the configuration: s3://…")]
 BaseRoot = Annotated[str | None, typer.Option(help="Folder of run roots, s3://BUCKET/PREFIX; each run makes its own.")]
@@ -72,6 +80,8 @@ def submit(
     max_iterations: MaxIterations = None,
     shards: Shards = None,
     settings: Settings = None,
+    platform: PlatformFile = None,
+    image: Image = None,
     experiment: Experiment = _EXPERIMENT,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 0 if it succeeds, 1 if it fails.")] = False,
     host: Host = None,
@@ -85,29 +95,40 @@ def submit(
     from steerlm_core.kubeflow.submit import submit as start
 
     found = _checked(config, config_uri)
-    package, arguments = _arguments(found, root, base_root, config_uri, max_iterations, shards, settings)
-    name = found.name if found else package.name
-    with connect(_address(host, namespace, token_file, ca)) as kubeflow:
-        run = start(kubeflow, package, arguments, name, experiment)
-        typer.echo(f"Run {run.run_id} of {package.name} was started in the experiment {experiment}.")
-        typer.echo(f"  {kubeflow.link(f'runs/details/{run.run_id}')}")
-        if run.earlier:
-            typer.echo(f"  {root} has been worked on before (run {run.earlier}): this run goes on where that ended.")
-        if wait:
-            _follow(kubeflow, run.run_id)
-        else:
-            typer.echo(f"Follow it with: {following(run.run_id)}")
+    arguments = _arguments(found, root, base_root, config_uri, max_iterations, shards)
+    with pipeline(platform, image, arguments.get("max_iterations")) as package:
+        arguments = _checked_arguments(package, arguments, settings)
+        with connect(address(host, namespace, token_file, ca)) as kubeflow:
+            name = found.name if found else package.name
+            run = start(kubeflow, package, arguments, name, experiment, _service_account(platform))
+            typer.echo(f"Run {run.run_id} of {package.name} was started in the experiment {experiment}.")
+            typer.echo(f"  {kubeflow.link(f'runs/details/{run.run_id}')}")
+            if run.earlier:
+                typer.echo(f"  {root} has had a run before ({run.earlier}): this one goes on where that ended.")
+            if wait:
+                _follow(kubeflow, run.run_id)
+            else:
+                typer.echo(f"Follow it with: {following(run.run_id)}")
 
 
 @app.command()
-def upload(host: Host = None, namespace: Namespace = None, token_file: TokenFile = None, ca: CA = None) -> None:
+def upload(
+    platform: PlatformFile = None,
+    image: Image = None,
+    max_iterations: Annotated[
+        int | None, typer.Option(min=1, help="Room for so many iterations.", show_default="8")
+    ] = None,
+    host: Host = None,
+    namespace: Namespace = None,
+    token_file: TokenFile = None,
+    ca: CA = None,
+) -> None:
     """Upload the pipeline, or a new version of it; one that is there already is left as it is."""
     from steerlm_core.kubeflow.client import connect
-    from steerlm_core.kubeflow.package import packaged
     from steerlm_core.kubeflow.submit import upload as put
 
-    package = packaged()
-    with connect(_address(host, namespace, token_file, ca)) as kubeflow:
+    where = address(host, namespace, token_file, ca)
+    with pipeline(platform, image, max_iterations) as package, connect(where) as kubeflow:
         done = put(kubeflow, package)
         what = "was uploaded" if done.new else "is there already"
         typer.echo(f"{package.name}, version {package.version}, {what}.")
@@ -129,6 +150,7 @@ def schedule(
     name: Annotated[str, typer.Option(help="Name of the recurring run.")] = "steerlm-retrain",
     experiment: Experiment = _EXPERIMENT,
     delete: Annotated[bool, typer.Option("--delete", help="Delete it instead.")] = False,
+    platform: PlatformFile = None,
     host: Host = None,
     namespace: Namespace = None,
     token_file: TokenFile = None,
@@ -136,21 +158,24 @@ def schedule(
 ) -> None:
     """Have runs started again and again, one at a time, with the latest version of the uploaded pipeline."""
     from steerlm_core.kubeflow.client import connect
+    from steerlm_core.kubeflow.package import packaged
     from steerlm_core.kubeflow.schedule import schedule as start
     from steerlm_core.kubeflow.schedule import unschedule, when
 
-    address = _address(host, namespace, token_file, ca)
+    where = address(host, namespace, token_file, ca)
     if delete:
-        with connect(address) as kubeflow:
+        with connect(where) as kubeflow:
             typer.echo(unschedule(kubeflow, name))
         return
     moment = when(cron, interval)
     if not base_root:
         raise ConfigError("--base-root: missing; each run of a schedule makes its root below it.")
-    found = _checked(config, config_uri)
-    package, arguments = _arguments(found, None, base_root, config_uri, max_iterations, shards, settings)
-    with connect(address) as kubeflow:
-        typer.echo(start(kubeflow, package, arguments, moment, name, experiment))
+    package = packaged()
+    arguments = _arguments(_checked(config, config_uri), None, base_root, config_uri, max_iterations, shards)
+    arguments = _checked_arguments(package, arguments, settings)
+    with connect(where) as kubeflow:
+        account = _service_account(platform)
+        typer.echo(start(kubeflow, package, arguments, moment, name, experiment, account))
 
 
 @app.command()
@@ -168,7 +193,7 @@ def status(
 
     if wait and run is None:
         raise ConfigError("--wait: give the id of the run to follow; `steerlm kubeflow status` lists them.")
-    with connect(_address(host, namespace, token_file, ca)) as kubeflow:
+    with connect(address(host, namespace, token_file, ca)) as kubeflow:
         if run is None:
             _show_runs(kubeflow, experiment)
         elif wait:
@@ -177,7 +202,8 @@ def status(
             _show_run(kubeflow, run)
 
 
-def _address(host: str | None, namespace: str | None, token_file: Path | None, ca: Path | None) -> Any:
+def address(host: str | None, namespace: str | None, token_file: Path | None, ca: Path | None) -> Address:
+    """Return what the options of a command say of a Kubeflow."""
     from steerlm_core.kubeflow.client import Address
 
     return Address(host, namespace, token_file, ca)
@@ -211,28 +237,52 @@ def _checked(config: Path | None, uri: str | None) -> RunConfig | None:
 
 def _arguments(
     config: RunConfig | None, root: str | None, base_root: str | None, config_uri: str | None,
-    max_iterations: int | None, shards: int | None, settings: list[str] | None,
-) -> tuple[Package, dict[str, Any]]:  # fmt: skip
-    """Return the pipeline and its arguments, checked against its inputs; asks nobody."""
-    from steerlm_core.kubeflow.package import check_arguments, packaged, plain
+    max_iterations: int | None, shards: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the arguments that have options of their own."""
+    from steerlm_core.kubeflow.package import plain
 
     if (root is None) == (base_root is None):
         raise ConfigError("give one of --root and --base-root.")
     for place, value in (("--root", root), ("--base-root", base_root)):
         if value and not value.startswith(("s3://", "/")):
             raise ConfigError(f"{place} {value}: give s3://BUCKET/PREFIX, or the path of a volume that all pods mount.")
-    package = packaged()
-    limit = max_iterations or (config.max_iterations if config else None)
-    if limit and limit > package.room:
-        raise ConfigError(f"max_iterations: {limit} is more than the {package.room} of the pipeline; lower it.")
     given = {
         "root": root, "base_root": base_root, "config": plain(config) if config else None, "config_uri": config_uri,
-        "max_iterations": limit, "shards": shards,
+        "max_iterations": max_iterations or (config.max_iterations if config else None), "shards": shards,
     }  # fmt: skip
-    arguments = {key: value for key, value in given.items() if value is not None}
-    arguments |= _settings(settings or [], package.inputs)
-    check_arguments(package, arguments)
-    return package, arguments
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _checked_arguments(package: Package, arguments: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    """Return the arguments with those of --set, checked against the pipeline's inputs; asks nobody."""
+    from steerlm_core.kubeflow.package import check_arguments
+
+    all_of_them = arguments | _settings(settings or [], package.inputs)
+    check_arguments(package, all_of_them)
+    return all_of_them
+
+
+@contextmanager
+def pipeline(platform: Path | None, image: str | None, iterations: int | None = None) -> Iterator[Package]:
+    """Give the pipeline for a platform; it lies in a temporary folder."""
+    from steerlm_core.kubeflow.package import package_for
+
+    found = load_platform(platform) if platform else None
+    if not (image or (found and found.image.name)):
+        typer.echo(
+            "warning: no image of the steps is named (--image, or image.name in the platform file): they run "
+            "localhost/steerlm:test, which few clusters have.",
+            err=True,
+        )
+    with tempfile.TemporaryDirectory(prefix="steerlm-pipeline-") as folder:
+        yield package_for(Path(folder), found, image, iterations)
+
+
+def _service_account(platform: Path | None) -> str | None:
+    """Return what pods run as if the platform file says so; else Kubeflow decides, by the kind of its installation."""
+    steps = load_platform(platform).steps if platform else None
+    return steps.service_account if steps and "service_account" in steps.model_fields_set else None
 
 
 def _settings(settings: list[str], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

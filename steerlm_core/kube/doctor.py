@@ -50,7 +50,7 @@ def examine(platform: PlatformConfig, root: str | None) -> Iterator[Check]:
     yield from _objects(api, platform)
     if crd.state is State.OK:
         yield from _trials(api, platform)
-    yield _store(root)
+    yield store(root)
 
 
 def _user(api: KubeApi) -> str:
@@ -185,7 +185,8 @@ def _operator(api: KubeApi) -> tuple[Operator, Check]:
     return found, Check(what, State.OK, found.image)
 
 
-def _store(root: str | None) -> Check:
+def store(root: str | None) -> Check:
+    """Return whether runs can be kept at a root, tried from here; without one it is not tried."""
     what = "object store"
     if root is None:
         return Check(what, State.UNKNOWN, "not tried", "Give a place for a run: --root s3://BUCKET/PREFIX")

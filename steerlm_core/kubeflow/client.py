@@ -206,17 +206,12 @@ def _how_authenticated(address: Address) -> str:
 
 
 def _namespace(address: Address, multi_user: bool) -> str | None:
-    """Return whose runs are meant.
+    """Return whose runs are meant; a Kubeflow of a single user has no namespaces, whatever the environment says.
 
     Raises:
-        KubeflowError: A namespace is missing, or is given to a Kubeflow that has none.
+        KubeflowError: A namespace is missing.
     """
     if not multi_user:
-        if address.namespace:
-            raise KubeflowError(
-                f"--namespace {address.namespace}: this Kubeflow Pipelines has a single user and knows no namespaces; "
-                "leave it out, and unset KFP_NAMESPACE."
-            )
         return None
     if address.namespace:
         return address.namespace

@@ -112,7 +112,7 @@ def following(run_id: str) -> str:
 
 
 def _follow(kubeflow: Kubeflow, run_id: str, names: Names, say: Callable[[Step], None]) -> Any:
-    said: set[tuple[str, str, datetime]] = set()
+    said: set[Step] = set()
     retrying = Retrying(
         retry=retry_if_exception(_passes),
         stop=stop_after_delay(PATIENCE_SECONDS),
@@ -122,8 +122,8 @@ def _follow(kubeflow: Kubeflow, run_id: str, names: Names, say: Callable[[Step],
     while True:
         run = retrying(get_run, kubeflow, run_id)
         for step in steps_of(run, names):
-            if step.state in ENDED and (step.part, step.name, step.start) not in said:
-                said.add((step.part, step.name, step.start))
+            if step.state in ENDED and step not in said:
+                said.add(step)
                 say(step)
         if run.state in ENDED:
             return run

@@ -14,7 +14,10 @@ import yaml
 from steerlm_core import __version__
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import ConfigError, did_you_mean
-from steerlm_core.kubeflow.packaged import ITERATION, pipeline_path
+from steerlm_core.kubeflow import chain
+from steerlm_core.kubeflow.packaged import pipeline_path
+from steerlm_core.kubeflow.platform import write_pipeline
+from steerlm_core.platform_config import PlatformConfig
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -59,11 +62,7 @@ class Package:
     @property
     def room(self) -> int:
         """Most iterations that it was compiled for."""
-        dags = [
-            self._spec["root"]["dag"],
-            *(each["dag"] for each in self._spec["components"].values() if "dag" in each),
-        ]
-        return sum(name.startswith(ITERATION) for dag in dags for name in dag["tasks"])
+        return chain.room(self._spec["components"])
 
     @cached_property
     def digest(self) -> str:
@@ -79,6 +78,30 @@ class Package:
 def packaged() -> Package:
     """Return the pipeline that comes with the library."""
     return Package(pipeline_path())
+
+
+def package_for(
+    folder: Path, platform: PlatformConfig | None = None, image: str | None = None, iterations: int | None = None
+) -> Package:
+    """Return the pipeline as it is submitted to a cluster.
+
+    Args:
+        folder: Where it is written, unless it is the packaged one.
+        platform: The cluster; none: its defaults, or, without an image too, the packaged pipeline.
+        image: Image of the steps where the platform names none.
+        iterations: Wanted room; there is never less than in the packaged one.
+    """
+    package = packaged()
+    more = iterations if iterations is not None and iterations > package.room else None
+    if platform is None and image is None and more is None:
+        return package
+    if image is not None:
+        platform = platform or PlatformConfig()
+        name = platform.image.name or image
+        platform = platform.model_copy(update={"image": platform.image.model_copy(update={"name": name})})
+    path = folder / "pipeline.yaml"
+    write_pipeline(path, platform, more)
+    return Package(path)
 
 
 def plain(config: RunConfig) -> dict[str, Any]:

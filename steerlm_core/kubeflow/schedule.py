@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerlm_core.errors import ConfigError, KubeflowError
+from steerlm_core.kubeflow import chain
 from steerlm_core.kubeflow.client import Kubeflow, quiet
 from steerlm_core.kubeflow.package import Package
 from steerlm_core.kubeflow.submit import PAGE, by_name, find_pipeline, latest_version
@@ -79,14 +80,16 @@ def schedule(
     The new one is made before the old one is deleted: if this is interrupted, both exist, which the next call mends.
 
     Raises:
-        KubeflowError: The pipeline is not uploaded.
+        KubeflowError: The pipeline is not uploaded, or has no room for the iterations.
     """
     pipeline_id = find_pipeline(kubeflow, package.name)
-    if pipeline_id is None or latest_version(kubeflow, pipeline_id) is None:
+    latest = latest_version(kubeflow, pipeline_id) if pipeline_id else None
+    if pipeline_id is None or latest is None:
         raise KubeflowError(
             f"{package.name}: not uploaded to {kubeflow.host}, so there is no version to follow; "
             "first: steerlm kubeflow upload"
         )
+    _check_room(latest, arguments)
     with quiet():
         experiment_id = kubeflow.client.create_experiment(experiment, namespace=kubeflow.namespace).experiment_id
     old = named(kubeflow, name)
@@ -116,6 +119,18 @@ def schedule(
         return f"{name} is so already: {start}; nothing has changed."
     kubeflow.client.enable_recurring_run(same[0].recurring_run_id)
     return f"{name} was switched off in Kubeflow, and is on again: {start}."
+
+
+def _check_room(latest: Any, arguments: Mapping[str, Any]) -> None:
+    """Make sure that the uploaded version has as many iterations as are asked for."""
+    spec = latest.pipeline_spec or {}
+    spec = spec.get("pipeline_spec", spec)
+    limit = arguments.get("max_iterations")
+    if limit and spec and limit > (room := chain.room(spec["components"])):
+        raise KubeflowError(
+            f"max_iterations: {limit} is more than the {room} of the uploaded version {latest.display_name}; lower it, "
+            f"or: steerlm kubeflow upload --max-iterations {limit}"
+        )
 
 
 def unschedule(kubeflow: Kubeflow, name: str) -> str:

@@ -9,11 +9,8 @@ from __future__ import annotations
 import io
 import json
 import re
-<<<<<<< HEAD
 import threading
-=======
 from collections.abc import Sequence
->>>>>>> 9b40205 (Submit, upload, schedule and follow runs on Kubeflow Pipelines, with a double of its API for tests)
 from typing import TextIO
 
 from steerlm_core import errors
@@ -55,7 +52,6 @@ class StepOutput(io.TextIOBase):
 
     def failure(self) -> Exception | None:
         """Return the error that the last step ended with: one of ours by its message alone, any other in full."""
-<<<<<<< HEAD
         return self._failed.failure() if self._failed else None
 
 
@@ -81,15 +77,8 @@ class _Thread:
             self._take(line)
 
     def failure(self) -> Exception | None:
-        ours = [(number, found) for number, line in enumerate(self._traceback) if (found := _OURS.match(line))]
-        if ours:
-            number, found = ours[-1]
-            kind = getattr(errors, found[1], errors.SteerLMError)
-            return kind("\n".join([found[2], *self._traceback[number + 1 :]]).rstrip())
-=======
         if ours := own_error(self._traceback):
             return ours
->>>>>>> 9b40205 (Submit, upload, schedule and follow runs on Kubeflow Pipelines, with a double of its API for tests)
         if self._traceback:
             return RuntimeError(f"step '{self._step}' failed\n" + "\n".join(self._traceback).rstrip())
         return None

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from pipelines.steerlm_v2.pipeline import compile_to
 from steerlm_core.cli import main
 from steerlm_core.kubeflow import follow, package
+from steerlm_core.kubeflow.platform import write_pipeline
 from tests.services.kfp_api import KfpApi, kfp_api
 
 FOUND_BY_THEMSELVES = (
     "KFP_ENDPOINT KF_PIPELINES_ENDPOINT KF_PIPELINES_UI_ENDPOINT KFP_NAMESPACE KFP_EXISTING_TOKEN SSL_CERT_FILE "
-    "KF_PIPELINES_SA_TOKEN_PATH KUBERNETES_SERVICE_HOST KUBECONFIG"
+    "KF_PIPELINES_SA_TOKEN_PATH STEERLM_PLATFORM STEERLM_IMAGE KUBERNETES_SERVICE_HOST KUBECONFIG"
 ).split()
 
 
@@ -77,13 +77,7 @@ def config(tmp_path) -> Path:
 def compiled(tmp_path_factory) -> Path:
     """The pipeline with room for two iterations: the packaged one takes long to read, again and again."""
     path = tmp_path_factory.mktemp("pipeline") / "pipeline.yaml"
-    compile_to(path, iterations=2)
-    spec = yaml.safe_load(path.read_text())
-    inputs = spec["root"]["inputDefinitions"]["parameters"]
-    for name, kind in (("base_root", "STRING"), ("config_uri", "STRING"), ("shards", "NUMBER_INTEGER")):
-        inputs.setdefault(name, {"parameterType": kind, "isOptional": True})
-    inputs["root"]["isOptional"] = inputs["config"]["isOptional"] = True
-    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    write_pipeline(path, None, 2)
     return path
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from steerlm_core.kubeflow.package import packaged
 from tests.services.kfp_api import kfp_api, report
 
 TOKEN = "secret-token-of-ann"
@@ -139,8 +140,11 @@ def test_many_users_need_a_namespace(steerlm, refused, api, config):
     assert "no such experiment" in refused("--namespace", "others")
 
 
-def test_a_single_user_has_none(refused, api):
-    assert "--namespace team: this Kubeflow Pipelines has a single user" in refused("--namespace", "team")
+def test_a_single_user_has_none(steerlm, api, config):
+    """A Job that is given the namespace of its pod works there too."""
+    words = ("kubeflow", "submit", config, "--root", "s3://bucket/run", "--namespace", "kubeflow")
+    assert steerlm(*words).code == 0
+    assert [each["namespace"] for each in api.experiments.values()] == [""]
 
 
 def test_nothing_is_written_into_the_home_directory(steerlm, api, config, tmp_path, monkeypatch):
@@ -272,16 +276,17 @@ def test_doctor_finds_it_well(steerlm, api, bucket):
     steerlm("kubeflow", "upload")
     ended = steerlm("doctor", "--kubeflow", "--root", bucket)
     assert ended.code == 0, ended.err
-    for what in (api.url, "2.17.0", "a single user", "granted", f"{bucket}: good"):
+    for what in (api.url, "no token", "2.17.0", "a single user", packaged().version, bucket):
         assert what in ended.out
     assert "steerlm kubeflow upload" not in ended.out
 
 
 def test_doctor_names_what_repairs_it(steerlm, api, tmp_path):
-    said = steerlm("doctor", "--kubeflow", "--root", tmp_path / "runs").out
-    assert "not uploaded" in said
-    assert "steerlm kubeflow upload" in said
+    said = steerlm("doctor", "--kubeflow")
+    assert said.code == 0
+    assert "not uploaded" in said.out
+    assert "  steerlm kubeflow upload\n" in said.out
     api.token = "another"
-    said = steerlm("doctor", "--kubeflow").out
-    assert "set KFP_EXISTING_TOKEN" in said
-    assert "steerlm doctor --kubeflow --root" in said
+    said = steerlm("doctor", "--kubeflow")
+    assert said.code == 1
+    assert "set KFP_EXISTING_TOKEN" in said.out

@@ -157,6 +157,15 @@ def test_a_schedule_needs_an_uploaded_pipeline(steerlm, api, config):
     assert api.recurring == {}
 
 
+def test_a_schedule_needs_room_for_its_iterations(steerlm, api, config):
+    steerlm("kubeflow", "upload")
+    ended = steerlm("kubeflow", "schedule", config, *DAILY, "--max-iterations", 3)
+    assert ended.code == 2
+    assert "or: steerlm kubeflow upload --max-iterations 3" in ended.err
+    steerlm("kubeflow", "upload", "--max-iterations", 3)
+    assert steerlm("kubeflow", "schedule", config, *DAILY, "--max-iterations", 3).code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -10,6 +10,7 @@ import yaml
 
 from steerlm_core.config import load_config
 from steerlm_core.kubeflow import follow as following
+from steerlm_core.kubeflow.chain import room
 from steerlm_core.kubeflow.package import packaged
 from tests.services.kfp_api import KfpApi, node, report
 
@@ -41,7 +42,7 @@ def worked(upto: str = "SUCCEEDED", last: int | None = 90) -> list[dict]:
         node("gate", "SUCCEEDED", 21, 22, below="12"),
         node("condition-1", "SUCCEEDED", 22, 60),
         node("generate", "SUCCEEDED", 25, 55, below="13"),
-        node("steerlm-v2-iteration-2", upto, 60, last),
+        node("steerlm-v2-iteration-1", upto, 60, last),
         node("gate", "SUCCEEDED", 61, 62, below="14"),
         node("generate", upto, 65, last, below="15"),
         node("label", "SKIPPED", 66, 66),
@@ -79,7 +80,6 @@ def test_a_configuration_by_address_is_sent_as_one(steerlm, api):
         (["--root", ROOT, "--set", "shards=two"], "not JSON"),
         (["--root", ROOT, "--set", "shards=2.5"], "shards: 2.5 is no NUMBER_INTEGER"),
         (["--root", ROOT, "--set", "shards"], "NAME=VALUE"),
-        (["--root", ROOT, "--max-iterations", "99"], "max_iterations: 99 is more than the 2"),
         (["--root", ROOT, "--base-root", "s3://b/r"], "one of --root and --base-root"),
         ([], "one of --root and --base-root"),
         (["--root", "runs/here"], "--root runs/here: give s3://"),
@@ -91,6 +91,36 @@ def test_a_mistake_is_explained_before_any_call(steerlm, api, config, words, sai
     assert ended.code == 2
     assert said in ended.err
     assert api.calls == []
+
+
+def test_a_pipeline_has_room_for_the_iterations(steerlm, api, config):
+    ended = steerlm("kubeflow", "submit", config, "--root", ROOT, "--max-iterations", 3)
+    assert ended.code == 0, ended.err
+    run = api.runs[submitted(api)]
+    assert room(run["pipeline_spec"]["components"]) == 3
+    assert run["runtime_config"]["parameters"]["max_iterations"] == 3
+
+
+def test_the_platform_sets_the_pods(steerlm, api, config, tmp_path):
+    platform = tmp_path / "platform.yaml"
+    platform.write_text("{object_store: {endpoint: 'http://store:9000'}, steps: {service_account: ours}}")
+    words = ("kubeflow", "submit", config, "--root", ROOT, "--platform", platform, "--image", "registry/steerlm:1")
+    ended = steerlm(*words)
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    run = api.runs[submitted(api)]
+    executors = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    assert {each["container"]["image"] for each in executors.values()} == {"registry/steerlm:1"}
+    kubernetes = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert kubernetes.keys() == executors.keys()
+    assert "http://store:9000" in str(executors)
+    assert run["service_account"] == "ours"
+
+
+def test_without_an_image_it_warns(steerlm, api, config):
+    ended = steerlm("kubeflow", "submit", config, "--root", ROOT)
+    assert "warning: no image of the steps is named" in ended.err
+    assert api.runs[submitted(api)]["service_account"] == "pipeline-runner"
 
 
 def test_a_mistake_in_the_configuration_is_explained_before_any_call(steerlm, api, config):
@@ -116,10 +146,10 @@ def test_the_same_root_goes_on_and_says_so(steerlm, api, config):
     api.runs[first]["state"] = "FAILED"
     again = steerlm("kubeflow", "submit", config, "--root", ROOT)
     assert again.code == 0
-    assert f"has been worked on before (run {first}, failed): this run goes on where that ended" in again.out
+    assert f"has had a run before ({first}, failed): this one goes on where that ended" in again.out
     assert len(api.runs) == 2
     other = steerlm("kubeflow", "submit", config, "--root", ROOT + "-2")
-    assert "worked on before" not in other.out
+    assert "a run before" not in other.out
 
 
 def test_a_root_that_is_being_worked_on_is_left_alone(steerlm, api, config):
