@@ -90,10 +90,9 @@ class Claim:
 class Lease:
     """A lease that this process holds."""
 
-    def __init__(self, store: Versioned, key: str, claim: Claim, version: str, sent: float) -> None:
+    def __init__(self, store: Versioned, key: str, claim: Claim, version: str) -> None:
         """Start to renew it."""
         self._store, self._key, self._claim, self._version = store, key, claim, version
-        self._good_until = sent + claim.seconds
         self._lost: str | None = None
         self._lock = threading.Lock()
         self._end = threading.Event()
@@ -130,14 +129,14 @@ class Lease:
         with self._lock:
             if self._lost is not None:
                 return
-            sent, claim = time.monotonic(), replace(self._claim, renewed=self._claim.renewed + 1)
+            claim = replace(self._claim, renewed=self._claim.renewed + 1)
             kept = self._store.swap(self._key, claim.to_bytes(), self._version)
             found = self._store.read_versioned(self._key)
             now = Claim.from_bytes(found[0]) if found else None
             if not kept or found is None or now != claim:
                 self._lost = now.owner if now and now.owner else "another runner"
                 return
-            self._claim, self._version, self._good_until = claim, found[1], sent + claim.seconds
+            self._claim, self._version = claim, found[1]
 
 
 @contextmanager
@@ -167,7 +166,7 @@ def claim_of(store: Versioned, name: str) -> Claim | None:
 def _take(store: Versioned, key: str, seconds: float, waiting: Callable[[str], None]) -> Lease:
     seen, since, told = "", time.monotonic(), False
     while True:
-        mine, sent = _new_claim(seconds), time.monotonic()
+        mine = _new_claim(seconds)
         found = store.read_versioned(key)
         if found is None:
             taken = store.create(key, mine.to_bytes())
@@ -185,7 +184,7 @@ def _take(store: Versioned, key: str, seconds: float, waiting: Callable[[str], N
         if taken:
             now = store.read_versioned(key)
             if now is not None and now[0] == mine.to_bytes():
-                return Lease(store, key, mine, now[1], sent)
+                return Lease(store, key, mine, now[1])
         else:
             time.sleep(min(_POLL_SECONDS, seconds / _RENEWALS))
 

@@ -23,6 +23,7 @@ from steerlm_core.errors import RunStateError, StoreError
 from steerlm_core.manifest import Manifest, Part
 from steerlm_core.store.mirror import CheckpointMirror
 from steerlm_core.store.objects import Listed, Objects
+from steerlm_core.store.scratch import Scratch
 
 REMOVED = "removed.json"  # beside a manifest: its parts were removed on purpose
 
@@ -36,7 +37,7 @@ class RunStore:
     def __init__(self, objects: Objects) -> None:
         """Open the root; nothing is read or written yet."""
         self._objects = objects
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: Scratch | None = None
 
     @property
     def root(self) -> str:
@@ -268,9 +269,8 @@ class RunStore:
         return folder
 
     def _folder(self, name: str) -> Path:
-        if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-store-")
-        folder = Path(self._scratch.name) / name
+        self._scratch = self._scratch or Scratch()
+        folder = self._scratch.path / name
         folder.mkdir(exist_ok=True)
         return folder
 
