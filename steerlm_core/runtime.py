@@ -37,6 +37,7 @@ from steerlm_core.store.contents import comparison_key, read_contents
 from steerlm_core.store.gc import retire
 from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.lease import hold
+from steerlm_core.store.scratch import Scratch
 
 # The steps of an iteration, in their order; label and score_prior do not need each other. A step's module is
 # imported when it runs: a pod that only decides needs no torch.
@@ -59,7 +60,7 @@ class Session:
         self._store = open_store(root)
         self._models = LazyModels()
         self._train_backend = _ChosenBackend(root, platform)
-        self._scratch = tempfile.TemporaryDirectory(prefix="steerlm-")
+        self._scratch = Scratch()
 
     def check_backend(self) -> None:
         """Find out before the first step what would keep this process from training in a cluster.
@@ -90,10 +91,10 @@ class Session:
             events=events,
             models=self._models,
             train_backend=self._train_backend,
-            scratch=Path(self._scratch.name),
+            scratch=self._scratch.path,
             iteration=iteration,
             stage=stage,
-            fetch=Inputs(Path(self._scratch.name)).fetch,
+            fetch=Inputs(self._scratch.path).fetch,
         )
 
     def prepare(self) -> int:
