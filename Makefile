@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENV := .venv/.installed
 DEMO := runs/demo/$(shell date +%Y%m%d-%H%M%S)
+IMAGE ?= localhost/steerlm:test
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test test-method test-distributed test-cluster test-cluster-short lint format compile lock clean
+.PHONY: help demo test test-method test-distributed test-cluster test-cluster-short lint format compile image lock clean
 
 help:
 	@echo "make demo              run the whole SteerLM v2 loop on this machine"
@@ -14,9 +15,10 @@ help:
 	@echo "make test-method       the tests that show that the method works, over three seeds"
 	@echo "make test-distributed  the tests with several processes"
 	@echo "make test-cluster      the tests on a real Kubernetes (../shared/cluster, as root)"
-	@echo "make lint              ruff, mypy, import-linter"
+	@echo "make lint              ruff, mypy, import-linter, hadolint"
 	@echo "make format            rewrite the sources in the project's format"
 	@echo "make compile           regenerate pipeline.yaml and the components' READMEs"
+	@echo "make image             build the CPU image, $(IMAGE) (as root; needs buildah and debootstrap)"
 	@echo "make lock              regenerate constraints.txt from what pip resolves today"
 	@echo "make clean             remove what was made here, runs/ and .venv/ excepted"
 
@@ -38,17 +40,18 @@ test-method: $(ENV)
 test-distributed: $(ENV)
 	$(BIN)/python -m pytest -m distributed --timeout 600
 
-test-cluster: $(ENV)
-	$(BIN)/python -m pytest -m cluster --timeout 900 tests/cluster
+test-cluster: image
+	$(BIN)/python -m pytest -m cluster --timeout 900
 
 test-cluster-short: $(ENV)
-	$(BIN)/python -m pytest -m cluster_short --timeout 900 tests/cluster
+	STEERLM_STAND_IN=1 $(BIN)/python -m pytest -m cluster_short --timeout 900 tests/cluster
 
 lint: $(ENV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint images/Dockerfile
 
 format: $(ENV)
 	$(BIN)/ruff check --fix .
@@ -57,14 +60,19 @@ format: $(ENV)
 compile: $(ENV)
 	$(BIN)/python -m pipelines.steerlm_v2.pipeline
 	$(BIN)/python -m tools.component_readmes
+	$(BIN)/python -m tools.monitoring
+
+# images/README.md has the other flavour and other bases.
+image: $(ENV)
+	$(BIN)/python -m tools.image $(IMAGE) --archive build/image/steerlm.tar
 
 # torch keeps its pin: its next release would bring other builds. Builds ("+cpu") and what only CUDA builds need stay out.
 lock:
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet torch==$(TORCH) -e '.[dev,smollm2]'
-	{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable \
-		| grep -Ev '^(nvidia-|cuda-|triton)' | sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
+	build/lock/bin/python -m pip install --quiet torch==$(TORCH) -e '.[dev,gpu,smollm2]'
+	{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --all --exclude-editable \
+		| grep -Ev '^(pip=|nvidia-|cuda-|triton)' | sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 	rm -rf build/lock
 

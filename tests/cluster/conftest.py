@@ -17,7 +17,7 @@ from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run
 from tests.cluster.kit import GATEWAY, load_image, running_cluster
 from tests.cluster.launched import Launched
-from tests.cluster.place import IMAGE, Place
+from tests.cluster.place import Place
 from tests.cluster.table import Table
 from tests.services.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3_server
 from tests.toy.world import build
@@ -41,7 +41,7 @@ def nodes() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def cluster(nodes: None) -> None:
     """The nodes, and the image on each."""
-    load_image(IMAGE)
+    load_image()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ HOME = Path(os.environ.get("CLUSTER_HOME", "/var/tmp/steerlm-cluster"))
 KUBECONFIG = HOME / "kubeconfig"
 GATEWAY = "10.88.0.1"  # where pods reach this machine
 NODES = 2
+IMAGE = os.environ.get("STEERLM_TEST_IMAGE", "localhost/steerlm:test")  # another tag where checkouts share a cluster
+ARCHIVE = ROOT / "build" / "image" / "steerlm.tar"
 
 T = TypeVar("T")
 
@@ -65,12 +67,26 @@ def running_cluster() -> Iterator[None]:
         kit("down")
 
 
-def load_image(name: str) -> None:
-    """Make an image of this project's own environment, and bring it to every node."""
+def load_image() -> None:
+    """Bring the image under test to every node that does not have it.
+
+    It is what `make image` built; where STEERLM_STAND_IN is set, a quick stand-in of this project's own environment.
+    """
+    if os.environ.get("STEERLM_STAND_IN"):
+        return _load_stand_in()
+    assert ARCHIVE.exists(), f"{ARCHIVE} is missing: `make image` builds it, STEERLM_STAND_IN=1 does without"
+    built, loaded = ARCHIVE.with_suffix(".id").read_text(), HOME / "node-1" / f"{IMAGE.replace('/', '_')}.id"
+    if not loaded.exists() or loaded.read_text() != built:
+        kit("load", str(ARCHIVE))
+        loaded.write_text(built)
+
+
+def _load_stand_in() -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = Path(sys.prefix) / "lib" / version / "site-packages"
     place = f"/usr/local/lib/{version}/dist-packages/steerlm_core"
-    kit("python", name, "--site-packages", str(packages), "--add", f"{ROOT / 'steerlm_core'}:{place}")
+    kit("python", IMAGE, "--site-packages", str(packages), "--add", f"{ROOT / 'steerlm_core'}:{place}")
+    (HOME / "node-1" / f"{IMAGE.replace('/', '_')}.id").unlink(missing_ok=True)
 
 
 def _runs() -> bool:

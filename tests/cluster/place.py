@@ -10,9 +10,8 @@ from typing import Any
 import yaml
 
 from steerlm_core.kube.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
-from tests.cluster.kit import KUBECONFIG, kubectl
+from tests.cluster.kit import IMAGE, KUBECONFIG, kubectl
 
-IMAGE = "localhost/steerlm:test"
 LAUNCHER = "steerlm-launcher"
 SECRET = "steerlm-object-store"
 EVERYTHING = (*NEEDED, *WANTED, *OF_WORKFLOWS)
