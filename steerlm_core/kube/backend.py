@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from steerlm_core.manifest import Manifest
 from steerlm_core.platform_config import PlatformConfig
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output
+
+_log = logging.getLogger("steerlm.kube")
 
 
 class PyTorchJobBackend:
@@ -55,6 +58,7 @@ class PyTorchJobBackend:
             TrainingStoppedError: SIGTERM came; the job goes on.
         """
         for words in self._warnings:
+            _log.info("%s", words)
             context.events.warning(words)
         output = model_output(context)
         target = JobTarget.of(context.store.root, context.run.run_id, context.config, context.iteration)

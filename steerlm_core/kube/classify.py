@@ -33,6 +33,7 @@ from steerlm_core.kube.pod_state import (
     uid_of,
     wanted_pods,
 )
+from steerlm_core.kube.spec import QUEUE
 from steerlm_core.kube.verdicts import DONE, TELLING, WEAK
 from steerlm_core.platform_config import BudgetsConfig
 
@@ -44,6 +45,9 @@ _IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImage
 _HOPELESS_IMAGE = {"ErrImageNeverPull", "InvalidImageName"}
 _UNUSABLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
 _REJECTED = ("violates PodSecurity", "failed quota", "denied the request", "serviceaccount")
+_LESS_MEMORY = (
+    "Raise train_job.resources.memory, lower train.token_budget, or take more nodes or a higher train.zero_stage"
+)
 _POD_REASONS = {
     "Evicted": "evicted",
     "Preempting": "preempted",
@@ -185,7 +189,7 @@ def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[s
     reason = ended.get("reason")
     if reason == "OOMKilled":
         limit = container_spec(pod, container).get("resources", {}).get("limits", {}).get("memory", "what the node has")
-        return "out_of_memory", f"killed for using more memory than {limit}"
+        return "out_of_memory", f"killed for using more memory than {limit}. {_LESS_MEMORY}"
     if reason in _UNUSABLE:
         return "configuration", f"{reason}: {ended.get('message', '')}"
     if ended.get("exitCode") and last_words(pod) is None:
@@ -242,7 +246,9 @@ def _waiting(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
     """What the phase waits for, with its budget."""
     now = phase(sight)
     if now == "suspended":
-        yield Symptom("suspended", "suspended", "the job is suspended", budgets.admission)
+        queue = (sight.job or {})["metadata"].get("labels", {}).get(QUEUE)
+        seen = f"the job is suspended{f': it waits for admission by the queue {queue}' if queue else ''}"
+        yield Symptom("suspended", "suspended", seen, budgets.admission)
     elif now == "admission":
         yield _not_admitted(sight, budgets)
     elif now == "scheduling":

@@ -23,6 +23,7 @@ from steerlm_core.kube.classify import Patience, Sight, Symptom, phase, symptoms
 from steerlm_core.kube.logs import keep_logs, read_logs
 from steerlm_core.kube.own_pod import is_terminated
 from steerlm_core.kube.pod_state import condition, name_of, uid_of
+from steerlm_core.kube.pod_template import CONTAINER
 from steerlm_core.kube.pulse import Objects
 from steerlm_core.kube.spec import ITERATION, RUN, STAGE
 from steerlm_core.kube.submit import remove, submit
@@ -217,7 +218,8 @@ class Launcher:
         query = {"labelSelector": ",".join(f"{key}={labels[key]}" for key in (RUN, ITERATION, STAGE))}
         listed = patiently(lambda: self._api.request("GET", paths.jobs(self._api.namespace), query=query), _API_SECONDS)
         for job in listed["items"]:
-            if name_of(job) != self._job and not condition(job, "Succeeded") and not condition(job, "Failed"):
+            over = condition(job, "Succeeded") or condition(job, "Failed")
+            if name_of(job) != self._job and not over and _root_of(job) == _root_of(manifest):
                 self._say(f"job {name_of(job)} is for the same step, made otherwise: it is deleted for {self._job}")
                 remove(self._api, name_of(job), uid_of(job), _REMOVE_SECONDS)
 
@@ -256,6 +258,17 @@ class _Told:
             self._step = progress.step
             self._events.progress(progress.step, progress.steps, "steps")
             self._events.metric(step=float(progress.step), loss=progress.loss)
+
+
+def _root_of(job: Object) -> str:
+    """The run root that a job trains for: two copies of a run share its id."""
+    (container,) = (
+        found
+        for found in job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+        if found["name"] == CONTAINER
+    )
+    arguments = container["args"]
+    return str(arguments[arguments.index("--root") + 1])
 
 
 def verdict_key(job: str) -> str:

@@ -50,8 +50,8 @@ class MasterLog:
             try:
                 self._follow()
             except ClusterError as error:
-                if error.status == 404 or (error.status == 403 and not error.transient):
-                    return  # the pod is gone, or logs may not be read; the end of the job says the rest
+                if error.status == 404:
+                    return  # the pod is gone
             self._stop.wait(_PAUSE * random.uniform(0.5, 1.5))
 
     def _follow(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,6 +10,7 @@ from steerlm_core.kube.api import KubeApi, patiently
 from steerlm_core.kube.paths import JOB_GROUP
 
 _PATIENCE_SECONDS = 60.0
+_ASK_AGAIN = (0.0, 1.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -54,5 +56,11 @@ OF_WORKFLOWS = tuple(Permission(verb, "workflows", "argoproj.io") for verb in ("
 
 
 def missing(api: KubeApi, among: tuple[Permission, ...]) -> list[Permission]:
-    """Return those that we do not hold."""
-    return [permission for permission in among if not patiently(partial(permission.held, api), _PATIENCE_SECONDS)]
+    """Return those that we do not hold; asked again, as a server that has just started knows none."""
+    lacking = list(among)
+    for wait in _ASK_AGAIN:
+        time.sleep(wait)
+        lacking = [one for one in lacking if not patiently(partial(one.held, api), _PATIENCE_SECONDS)]
+        if not lacking:
+            break
+    return lacking

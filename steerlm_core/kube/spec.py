@@ -25,7 +25,7 @@ from steerlm_core.platform_config import PlatformConfig, TrainJobConfig
 API_VERSION, KIND = "kubeflow.org/v1", "PyTorchJob"
 SPEC_HASH = "steerlm.dev/spec-hash"
 RUN, ITERATION, STAGE, ATTEMPT = (f"steerlm.dev/{name}" for name in ("run", "iteration", "stage", "attempt"))
-_QUEUE = "kueue.x-k8s.io/queue-name"
+QUEUE = "kueue.x-k8s.io/queue-name"
 
 NAME_LENGTH = 40  # the operator appends "-worker-<n>" and makes services of it
 _LABEL_LENGTH, _HASH_LENGTH = 63, 10
@@ -123,7 +123,7 @@ def _manifest(
     replicas = {_MASTER: _replica(pod, 1)}
     if config.nodes > 1:
         replicas["Worker"] = _replica(pod, config.nodes - 1)
-    queue = {_QUEUE: config.queue} if config.queue else {}
+    queue = {QUEUE: config.queue} if config.queue else {}
     manifest = {
         "apiVersion": API_VERSION,
         "kind": KIND,

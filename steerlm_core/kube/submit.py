@@ -136,7 +136,7 @@ def remove(api: KubeApi, job: str, uid: str | None, seconds: float) -> bool:
             if not any(_runs(pod, uid) for pod in listed["items"]):
                 return True
         except ClusterError as error:
-            if not error.transient:
+            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
                 raise
         if time.monotonic() >= end:
             return False

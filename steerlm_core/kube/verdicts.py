@@ -21,6 +21,7 @@ TELLING = (
 )  # fmt: skip
 WEAK = frozenset({"retryable", "stopped", "killed", "failed"})
 
+# What pods say of themselves (user_error, non_finite, out_of_memory) names its way out already.
 WAYS_OUT = {
     "configuration": "Repair what is named (a secret, a config map, a command), then run again.",
     "deadline": "Raise train_job.active_deadline_seconds; the next run goes on from the last checkpoint.",
@@ -30,12 +31,9 @@ WAYS_OUT = {
     "job_deleted": "Somebody deleted it. The same command starts a new job from the last checkpoint.",
     "name_taken": "Delete that job if it is of no use (kubectl delete pytorchjob), then run again.",
     "no_operator": "Install training-operator 1.9; `steerlm doctor --kubernetes` tells what is there.",
-    "non_finite": "Lower train.learning_rate, or look at the groups that are named.",
     "not_committed": "The job ended well, but left no model manifest: look at train_job.patch and at the log.",
     "not_started": "Ranks may not reach each other, or inputs are slow to come: see the log, or raise "
     "train_job.budgets.start.",
-    "out_of_memory": "Raise train_job.resources.memory, lower train.token_budget, or take more nodes or a higher "
-    "train.zero_stage.",
     "pods_not_created": "The cause could not be read from events. Likely: a quota that is used up, a Pod Security "
     "level, a missing service account, or a training-operator that does not run; `steerlm doctor --kubernetes` tells.",
     "quota": "Ask for less (train_job.resources, train_job.nodes), or have the quota raised.",

@@ -8,6 +8,7 @@ A watch that ends or breaks off is taken up at the last version; where that has 
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ from steerlm_core.kube.api import ClusterError, GoneError, KubeApi, Object, Quer
 
 _WATCH_SECONDS = 30
 _LATE_SECONDS = 10.0  # a server that does not end the watch itself is gone
+_DENIED_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 
 
@@ -41,13 +43,13 @@ def snapshots(api: KubeApi, path: str, stop: threading.Event, **selector: str) -
         ClusterError: An error that waiting does not mend, such as a missing permission.
     """
     items: dict[str, Object] = {}
-    version, pause = "", _FIRST_PAUSE
+    version, pause, worked = "", _FIRST_PAUSE, -math.inf
     while not stop.is_set():
         try:
             if not version:
                 listed = api.request("GET", path, query=selector)
                 items = {item["metadata"]["uid"]: item for item in listed["items"]}
-                version = listed["metadata"]["resourceVersion"]
+                version, worked = listed["metadata"]["resourceVersion"], time.monotonic()
                 yield Snapshot(tuple(items.values()))
             started = time.monotonic()
             for kind, item in _changes(api, path, version, selector):
@@ -58,12 +60,14 @@ def snapshots(api: KubeApi, path: str, stop: threading.Event, **selector: str) -
                 if kind != "DELETED":
                     items[item["metadata"]["uid"]] = item
                 yield Snapshot(tuple(items.values()))
-            if time.monotonic() - started > 1.0:
+            worked = time.monotonic()
+            if worked - started > 1.0:
                 continue
         except GoneError:
             version = ""
         except ClusterError as error:
-            if not error.transient:
+            # A server that has just started knows no permissions yet.
+            if not error.transient and not (error.status == 403 and time.monotonic() - worked < _DENIED_SECONDS):
                 raise
             yield Snapshot(tuple(items.values()), error)
         stop.wait(pause * random.uniform(0.5, 1.5))

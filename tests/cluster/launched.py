@@ -79,14 +79,12 @@ class Launched:
             kubectl("-n", self.namespace, *words)
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The PyTorchJobs of its run."""
-        name = json.loads(open_store(self.root).read("run.json"))["run_id"]
-        return objects("pytorchjobs", self.namespace, "-l", f"steerlm.dev/run={name}")
+        """The PyTorchJobs of its run root."""
+        return [job for job in objects("pytorchjobs", self.namespace) if self._is_of_root(_master(job))]
 
     def pods(self) -> list[dict[str, Any]]:
-        """The pods of its run."""
-        name = json.loads(open_store(self.root).read("run.json"))["run_id"]
-        return objects("pods", self.namespace, "-l", f"steerlm.dev/run={name}")
+        """The pods of its run root."""
+        return [pod for pod in objects("pods", self.namespace) if self._is_of_root(pod["spec"])]
 
     def running_pods(self) -> list[str]:
         """Names of the pods that are not over."""
@@ -107,6 +105,9 @@ class Launched:
             f"step {step}; said so far:\n{self.said}\n", lambda: self._alive() and self.step(attempt) >= step, seconds
         )
 
+    def _is_of_root(self, pod_spec: dict[str, Any]) -> bool:
+        return self.root in pod_spec["containers"][0].get("args", [])
+
     def _alive(self) -> bool:
         assert self.process.poll() is None, f"the launcher has ended:\n{self.said}"
         return True
@@ -121,3 +122,8 @@ class Launched:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append((time.monotonic(), line.rstrip()))
+
+
+def _master(job: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    return spec

@@ -72,7 +72,10 @@ class Place:
         return path
 
     def platform(self, name: str, endpoint: str = "", image: str = IMAGE, **train_job: Any) -> Path:
-        """Write a platform file; `train_job` lies over what is good for a tiny model on two cores."""
+        """Write a platform file; `train_job` lies over what is good for a tiny model on two cores.
+
+        With an empty image the pods take that of their launcher.
+        """
         tiny = {"cpu": "100m", "memory": "1Gi", "ephemeral_storage": "1Gi", "shared_memory": "64Mi", "scratch": "500Mi",
                 "tmp": "100Mi"}  # fmt: skip
         budgets = {"admission": 60, "scheduling": 60, "image": 120, "start": 180, "silence": 120, "running": 900}
@@ -86,7 +89,7 @@ class Place:
         }
         path = self.folder / f"platform-{name}.yaml"
         path.write_text(yaml.safe_dump({
-            "image": {"name": image},
+            "image": {"name": image or None},
             "train_job": job,
             "object_store": {"endpoint": endpoint or self.endpoint, "path_style": True},
         }))  # fmt: skip

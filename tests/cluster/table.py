@@ -1,10 +1,13 @@
-"""The table of failures: class, message, and seconds until it was noticed, as measured."""
+"""What tests measure for the documentation: the failures as they look, and what a step costs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tests.cluster.kit import ROOT
 
-_HEAD = "| what happens | class | what the launcher says | noticed after | then |\n|---|---|---|---|---|\n"
+_FAILURES = "| what happens | class | what the launcher says | noticed after | then |\n|---|---|---|---|---|\n"
+_COSTS = "| part of a step | seconds |\n|---|---|\n"
 
 
 class Table:
@@ -12,23 +15,28 @@ class Table:
 
     def __init__(self) -> None:
         """Nothing has been measured."""
-        self._rows: list[str] = []
+        self._failures: list[str] = []
+        self._costs: list[str] = []
 
     def row(self, what: str, kind: str, message: str, seconds: float | None, then: str) -> None:
         """Note one failure.
 
         Args:
             what: What was done.
-            kind: The class.
+            kind: The class; empty where the attempt did not end.
             message: The launcher's line.
-            seconds: Until it was noticed.
+            seconds: Until it was noticed; None where there is nothing to notice.
             then: What followed.
         """
         after = "" if seconds is None else f"{seconds:.0f} s"
-        self._rows.append(f"| {what} | `{kind}` | {message} | {after} | {then} |\n")
+        self._failures.append(f"| {what} | {f'`{kind}`' if kind else ''} | {message} | {after} | {then} |\n")
+
+    def cost(self, seconds: Mapping[str, float]) -> None:
+        """Note where the seconds of a step went."""
+        self._costs += [f"| {part} | {value:.1f} |\n" for part, value in seconds.items()]
 
     def write(self) -> None:
-        """Write what was measured."""
-        path = ROOT / "build" / "cluster-failures.md"
+        """Write what was measured to build/cluster-tables.md."""
+        path = ROOT / "build" / "cluster-tables.md"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(_HEAD + "".join(self._rows))
+        path.write_text(f"{_FAILURES}{''.join(self._failures)}\n{_COSTS}{''.join(self._costs)}")

@@ -9,6 +9,7 @@ import pytest
 
 from steerlm_core.kube.classify import Patience, Sight, Symptom, never_fits, phase, symptoms
 from steerlm_core.kube.job_files import End, Outcome, Progress
+from steerlm_core.kube.spec import QUEUE
 from steerlm_core.kube.verdicts import RETRIED
 from steerlm_core.platform_config import BudgetsConfig
 
@@ -135,6 +136,9 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
     ("deadline", Sight(job("Failed", message="active longer than specified deadline")), "deadline", 0, "longer"),
     ("failed, nobody knows why", Sight(job("Failed", message="1 Worker replica(s) failed")), "failed", 3, "replica"),
     ("suspended", Sight(job("Suspended", suspend=True)), "suspended", 100, ""),
+    ("waiting in a queue",
+     Sight(job("Suspended", suspend=True) | {"metadata": {"name": "j", "uid": "u", "labels": {QUEUE: "team-a"}}}),
+     "suspended", 100, "team-a"),
     ("suspended while its pods leave", Sight(job(suspend=True), [pod(leaving=True)]), "suspended", 100, ""),
     ("no pods, no events allowed", Sight(job(), events=None), "pods_not_created", 100, "2 of 2 pods"),
     ("one pod missing", Sight(job(), [pod()]), "pods_not_created", 100, "1 of 2 pods"),
@@ -155,6 +159,14 @@ def test_what_is_seen_gives_the_class(sight: Sight, kind: str, patience: float, 
 def test_a_training_job_may_run_for_so_long_and_no_longer() -> None:
     sight = Sight(job(), [pod(), worker()], progress=PROGRESS)
     assert [(s.kind, s.patience) for s in symptoms(sight, BUDGETS)] == [("silent", 500), ("running", 600)]
+
+
+def test_a_step_made_meanwhile_starts_the_clock_of_a_lost_node_anew() -> None:
+    about = []
+    for step in (3, 4):
+        progress = PROGRESS.model_copy(update={"step": step})
+        about.append(symptoms(Sight(job(), [pod(), worker(ready=False)], progress=progress), BUDGETS)[0].about)
+    assert about[0] != about[1]
 
 
 def test_phases_in_their_order() -> None:

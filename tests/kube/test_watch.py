@@ -63,6 +63,18 @@ def test_a_watch_that_breaks_off_keeps_the_set_and_says_that_it_is_old(broken: b
     assert api.calls == ["GET pods"]
 
 
+def test_a_server_that_has_just_started_and_knows_no_permissions_is_waited_for() -> None:
+    api = FakeApi()
+    api.streams = [
+        [watch_line("ADDED", "a"), ClusterError("refused")],
+        [ForbiddenError("no", 403)],
+        [watch_line("DELETED")],
+    ]
+    *_, denied, later = seen(api, 5)
+    assert isinstance(denied.error, ForbiddenError)
+    assert uids(later) == []
+
+
 def test_a_missing_permission_ends_it() -> None:
     api = FakeApi()
     api.spoiled["GET"] = [ForbiddenError("no", 403)]

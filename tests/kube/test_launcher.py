@@ -1,0 +1,202 @@
+"""Attempts: which is next, which is worth another, and what is kept, on a real run root and a fake cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from steerlm_core.kube import launcher as launcher_module
+from steerlm_core.kube import submit as submit_module
+from steerlm_core.kube.api import ClusterError
+from steerlm_core.kube.classify import Sight
+from steerlm_core.kube.job_files import End, Outcome
+from steerlm_core.kube.launcher import Launcher, verdict_key
+from steerlm_core.kube.spec import ITERATION, RUN, SPEC_HASH, STAGE
+from steerlm_core.kube.verdicts import TrainJobError
+from steerlm_core.platform_config import BudgetsConfig, TrainJobConfig
+from steerlm_core.sealed import seal, unseal
+from steerlm_core.store import open_store
+from steerlm_core.store.run_store import RunStore
+from tests.kube.fake_api import FakeApi
+
+LABELS = {RUN: "run", ITERATION: "0", STAGE: "train"}
+
+
+def manifest(attempt: int, name: str = "train", root: str = "s3://bucket/run") -> dict[str, Any]:
+    container = {"name": "pytorch", "args": ["--root", root]}
+    replica = {"replicas": 1, "template": {"spec": {"containers": [container]}}}
+    metadata = {"name": f"{name}-{attempt}", "labels": LABELS, "annotations": {SPEC_HASH: name}}
+    return {"metadata": metadata, "spec": {"pytorchReplicaSpecs": {"Master": replica}}}
+
+
+def condition(kind: str) -> dict[str, Any]:
+    return {"status": {"conditions": [{"type": kind, "status": "True", "message": ""}]}}
+
+
+def failed(end: End) -> dict[str, Any]:
+    return {"conditions": condition("Failed"), "outcomes": [Outcome(end=end, message="why", rank=0, pod="p", time=0)]}
+
+
+SUCCEEDED: dict[str, Any] = {"conditions": condition("Succeeded")}
+
+
+class View:
+    """Shows what each attempt comes to, at once."""
+
+    ends: list[dict[str, Any]]
+    log = None
+    pods = ()
+    outdated = ""
+
+    def __init__(self, api: FakeApi, store: RunStore, job: dict[str, Any], launcher: str, seconds: float) -> None:
+        self.job, self.uid = job["metadata"]["name"], job["metadata"]["uid"]
+        self._job, self._end = job, self.ends.pop(0)
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+    def wait(self, seconds: float) -> None:
+        """Time passes by itself."""
+
+    def sight(self) -> Sight:
+        return Sight(self._job | self._end["conditions"], outcomes=self._end.get("outcomes", []))
+
+
+class Said:
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        pass
+
+    def metric(self, **values: float) -> None:
+        pass
+
+    def warning(self, message: str) -> None:
+        self.words.append(message)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return open_store(str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1_000_000, 10))
+    monkeypatch.setattr(launcher_module, "JobView", View)
+    monkeypatch.setattr(launcher_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(submit_module.time, "sleep", lambda seconds: None)
+
+
+def launched(api: FakeApi, store: RunStore, *ends: dict[str, Any], committed: bool = True, **config: Any) -> Said:
+    View.ends, said = list(ends), Said()
+    settings = TrainJobConfig(budgets=BudgetsConfig(admission=60), **config)
+    Launcher(api, store, settings, manifest, said, committed=lambda: committed, name="me").run()
+    return said
+
+
+def created(api: FakeApi) -> int:
+    return api.calls.count("POST pytorchjobs")
+
+
+def test_a_job_that_succeeds_is_left_alone(store: RunStore) -> None:
+    api = FakeApi()
+    launched(api, store, SUCCEEDED)
+    assert list(api.jobs) == ["train-0"]
+    assert not store.exists(verdict_key("train-0"))
+
+
+def test_success_without_a_model_is_a_failure(store: RunStore) -> None:
+    api = FakeApi()
+    with pytest.raises(TrainJobError) as error:
+        launched(api, store, SUCCEEDED, committed=False)
+    assert error.value.kind == "not_committed"
+    assert not api.jobs
+
+
+def test_what_may_succeed_is_tried_again_under_the_next_name(store: RunStore) -> None:
+    api = FakeApi()
+    said = launched(api, store, failed(End.RETRYABLE), failed(End.ORPHANED), SUCCEEDED)
+    assert list(api.jobs) == ["train-2"]
+    kinds = [unseal(store.read(verdict_key(f"train-{n}")), "")["class"] for n in (0, 1)]
+    assert kinds == ["retryable", "orphaned"]
+    assert any("Attempt 1 of 3" in words for words in said.words)
+
+
+def test_attempts_come_to_an_end(store: RunStore) -> None:
+    api = FakeApi()
+    with pytest.raises(TrainJobError, match="That was attempt 2 of 2") as error:
+        launched(api, store, *[failed(End.RETRYABLE)] * 2, max_attempts=2)
+    assert error.value.kind == "retryable"
+    assert created(api) == 2
+    assert not api.jobs
+
+
+def test_what_needs_a_person_is_not_tried_again(store: RunStore) -> None:
+    api = FakeApi()
+    with pytest.raises(TrainJobError, match="out_of_memory: pod p: why"):
+        launched(api, store, failed(End.OUT_OF_MEMORY))
+    assert created(api) == 1
+    assert not api.jobs
+
+
+def test_the_next_launcher_goes_on_behind_the_last_verdict(store: RunStore) -> None:
+    api = FakeApi()
+    with pytest.raises(TrainJobError):
+        launched(api, store, failed(End.USER_ERROR))
+    launched(api, store, SUCCEEDED)
+    assert list(api.jobs) == ["train-1"]
+
+
+def test_a_job_that_is_there_is_adopted_not_made_again(store: RunStore) -> None:
+    api = FakeApi()
+    api.request("POST", "pytorchjobs", manifest(0))
+    before = api.jobs["train-0"]["metadata"]["uid"]
+    launched(api, store, SUCCEEDED)
+    assert api.jobs["train-0"]["metadata"]["uid"] == before
+    assert created(api) == 2  # the one above, and one that was refused
+
+
+def test_the_verdict_of_another_launcher_counts(store: RunStore) -> None:
+    class Slow(FakeApi):
+        def request(self, method: str, path: str, *more: Any, **others: Any) -> Any:
+            if method == "POST" and not store.exists(verdict_key("train-0")):
+                store.create(verdict_key("train-0"), seal({"class": "lost_node", "message": "theirs", "time": 0}))
+            return super().request(method, path, *more, **others)
+
+    api = Slow()
+    said = launched(api, store, failed(End.USER_ERROR), SUCCEEDED)
+    assert any(words.startswith("theirs") for words in said.words)
+    assert list(api.jobs) == ["train-1"]
+
+
+def test_a_job_of_an_earlier_spec_ends_before_the_new_one_starts(store: RunStore) -> None:
+    api = FakeApi()
+    api.request("POST", "pytorchjobs", manifest(0, "older"))
+    said = launched(api, store, SUCCEEDED)
+    assert list(api.jobs) == ["train-0"]
+    assert "older-0 is for the same step" in said.words[0]
+    assert api.calls.index("DELETE older-0") < len(api.calls) - 1 - api.calls[::-1].index("POST pytorchjobs")
+
+
+def test_a_job_of_a_copy_of_the_run_is_left_alone(store: RunStore) -> None:
+    api = FakeApi()
+    api.request("POST", "pytorchjobs", manifest(0, "copy", "s3://bucket/copy"))
+    launched(api, store, SUCCEEDED)
+    assert list(api.jobs) == ["copy-0", "train-0"]
+
+
+def test_an_api_server_that_is_away_for_a_moment_is_waited_for(store: RunStore) -> None:
+    api = FakeApi()
+    api.spoiled["GET"] = [ClusterError("refused"), ClusterError("refused")]
+    launched(api, store, SUCCEEDED)
+    assert list(api.jobs) == ["train-0"]
