@@ -31,7 +31,7 @@ class ObjectStoreConfig(Section):
 
     endpoint: str | None = Field(None, description="Address of the S3 API; none: that of AWS.")
     region: str = Field("us-east-1", description="Region; most stores other than AWS accept any.")
-    path_style: bool = Field(False, description="Address buckets as a path of the endpoint, not as a host name.")
+    path_style: bool = Field(True, description="With `endpoint`: address a bucket as its path, not as a host name.")
     secret: str | None = Field(
         "steerlm-object-store",
         description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if need be, AWS_SESSION_TOKEN; "

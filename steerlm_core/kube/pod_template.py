@@ -18,7 +18,7 @@ TERMINATION_LOG = "/dev/termination-log"
 SCRATCH, TMP, SHM, MODELS = "/scratch", "/tmp", "/dev/shm", "/models"
 _CERTIFICATES, _AWS = "/etc/steerlm/certificates", "/etc/steerlm/aws"
 _AWS_CONFIG = "steerlm.dev/aws-config"
-_PATH_STYLE = "[default]\ns3 =\n  addressing_style = path\n"
+_HOST_STYLE = "[default]\ns3 =\n  addressing_style = virtual\n"
 _NO_SIDECAR = {"sidecar.istio.io/inject": "false"}  # a proxy would outlive training, and hide peers from each other
 _SPREAD = {"prefer": "ScheduleAnyway", "require": "DoNotSchedule"}
 _KEYS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}  # optional or not
@@ -37,7 +37,7 @@ def pod_template(
         image: Image of the container.
     """
     config, store = platform.train_job, platform.object_store
-    annotations = _NO_SIDECAR | ({_AWS_CONFIG: _PATH_STYLE} if store.path_style else {})
+    annotations = _NO_SIDECAR | ({_AWS_CONFIG: _HOST_STYLE} if _host_style(store) else {})
     spec = {
         "serviceAccountName": config.service_account,
         "automountServiceAccountToken": False,
@@ -97,7 +97,7 @@ def _store_environment(store: ObjectStoreConfig) -> list[dict[str, Any]]:
         values["AWS_ENDPOINT_URL_S3"] = store.endpoint
     if store.ca_config_map:
         values["AWS_CA_BUNDLE"] = f"{_CERTIFICATES}/ca.crt"
-    if store.path_style:
+    if _host_style(store):
         values["AWS_CONFIG_FILE"] = f"{_AWS}/config"  # the only place where the AWS chain takes it from
     secrets = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": store.secret, "key": key, "optional": optional}}}
@@ -105,6 +105,11 @@ def _store_environment(store: ObjectStoreConfig) -> list[dict[str, Any]]:
         if store.secret
     ]
     return _variables(values) + secrets
+
+
+def _host_style(store: ObjectStoreConfig) -> bool:
+    """Whether clients have to be told to address buckets as host names; with an endpoint they use paths."""
+    return bool(store.endpoint) and not store.path_style
 
 
 def _variables(values: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -137,7 +142,7 @@ def _volumes(config: TrainJobConfig, store: ObjectStoreConfig) -> list[dict[str,
         volumes.append({"name": "models", **config.model_cache})
     if store.ca_config_map:
         volumes.append({"name": "certificates", "configMap": {"name": store.ca_config_map}})
-    if store.path_style:
+    if _host_style(store):
         reference = {"fieldPath": f"metadata.annotations['{_AWS_CONFIG}']"}
         volumes.append({"name": "aws", "downwardAPI": {"items": [{"path": "config", "fieldRef": reference}]}})
     return volumes + config.volumes
@@ -150,7 +155,7 @@ def _mounts(config: TrainJobConfig, store: ObjectStoreConfig) -> list[dict[str, 
     mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for name, path in places.items()]
     if store.ca_config_map:
         mounts.append({"name": "certificates", "mountPath": _CERTIFICATES, "readOnly": True})
-    if store.path_style:
+    if _host_style(store):
         mounts.append({"name": "aws", "mountPath": _AWS, "readOnly": True})
     return mounts + config.volume_mounts
 
