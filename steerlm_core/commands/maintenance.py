@@ -57,7 +57,7 @@ def gc(
     for key, what in contents.problems.items():
         raise RunStateError(f"{store.url(key)}: {what}. Nothing is removed from a damaged run; see `steerlm verify`.")
     rubbish = find_rubbish(store, contents, keep_models, keep_candidates)
-    rows = [(found.key, size(found.size), "unreferenced") for found in rubbish.unreferenced]
+    rows = [(found.key, size(found.size), _why(found.key)) for found in rubbish.unreferenced]
     rows += [(found.key, size(found.size), "old") for some in rubbish.retired.values() for found in some]
     if rows:
         print_table(("object", "size", "why"), sorted(rows))
@@ -69,6 +69,10 @@ def gc(
     print_text(
         f"{len(rows)} object(s), {total}{' removed' if delete else '; remove them with --delete' if rows else ''}."
     )
+
+
+def _why(key: str) -> str:
+    return "given back" if key.startswith("leases/") else "unreferenced"
 
 
 def copy(

@@ -3,8 +3,9 @@
     parts ─► work ─► record      (for each part of this shard that has no record)
     all records ─► manifest      (by whichever shard finds that none is missing)
 
-A record says what became of one part: its output, and the numbers that the manifest sums up. It is
-made from the same inputs as the manifest will be, so equal work gives equal records whoever does it.
+A record says what became of one part: its output, and the numbers that the manifest sums up. It is made from the
+same inputs as the manifest will be, so equal work gives equal records whoever does it. Records go once the manifest
+stands.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from steerlm_core.errors import ForeignOutputError, SteerLMError
+from steerlm_core.errors import ForeignOutputError, RunStateError, SteerLMError
 from steerlm_core.manifest import Manifest, Part
 from steerlm_core.sealed import seal
 from steerlm_core.steps.context import StepContext
@@ -54,17 +55,19 @@ def run_by_part(
             _write(context, output, number, table, part.split, numbers)
         done += parts[number].rows
         context.events.progress(done, total, unit)
-    records = [_record(context, output, number) for number in range(len(parts))]
-    if None in records:
+    keys = [_key(output, number) for number in range(len(parts))]
+    found = [record for number in range(len(parts)) if (record := _record(context, output, number)) is not None]
+    if len(found) < len(parts):
         return None
-    found = [record for record in records if record is not None]
     try:
         metrics = summarise([record["numbers"] for record in found])
     except SteerLMError:
-        context.store.delete(_key(output, number) for number in range(len(parts)))  # the next attempt starts anew
+        context.store.delete(keys)  # the next attempt starts anew
         raise
     output.add(Part.model_validate(record["part"]) for record in found)
-    return output.commit(**metrics)
+    manifest = output.commit(**metrics)
+    context.store.delete(keys)
+    return manifest
 
 
 def _write(context: StepContext, output: Output, number: int, table: pa.Table, split: str, numbers: Numbers) -> None:
@@ -78,9 +81,12 @@ def _write(context: StepContext, output: Output, number: int, table: pa.Table, s
 
 def _record(context: StepContext, output: Output, number: int) -> dict[str, Any] | None:
     key = _key(output, number)
-    if not context.store.exists(key):
+    try:
+        record = context.document(key)
+    except RunStateError:
+        if context.store.exists(key):
+            raise
         return None
-    record = context.document(key)
     if record["input_digest"] != output.input_digest:
         raise ForeignOutputError(
             f"{context.store.root}/{key}: this part was made from other inputs or settings. Use a new run directory "
