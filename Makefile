@@ -7,13 +7,15 @@ DEMO := runs/demo/$(shell date +%Y%m%d-%H%M%S)
 IMAGE ?= localhost/steerlm:test
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test test-method test-distributed test-cluster test-cluster-short lint format compile image lock clean
+.PHONY: help demo test test-method test-distributed test-crash test-cluster test-cluster-short lint format compile \
+	image lock clean
 
 help:
 	@echo "make demo              run the whole SteerLM v2 loop on this machine"
 	@echo "make test              the fast tests"
 	@echo "make test-method       the tests that show that the method works, over three seeds"
 	@echo "make test-distributed  the tests with several processes"
+	@echo "make test-crash        the tests that kill, disturb and crowd runs, on a disk and in a bucket"
 	@echo "make test-cluster      the tests on a real Kubernetes (../shared/cluster, as root)"
 	@echo "make lint              ruff, mypy, import-linter, hadolint"
 	@echo "make format            rewrite the sources in the project's format"
@@ -32,13 +34,16 @@ demo: $(ENV)
 	$(BIN)/steerlm run examples/demo.yaml --root $(DEMO)
 
 test: $(ENV)
-	$(BIN)/python -m pytest -m "not method and not distributed and not cluster"
+	$(BIN)/python -m pytest -m "not method and not distributed and not crash and not cluster"
 
 test-method: $(ENV)
 	$(BIN)/python -m pytest -m method --timeout 3600 -s
 
 test-distributed: $(ENV)
 	$(BIN)/python -m pytest -m distributed --timeout 600
+
+test-crash: $(ENV)
+	$(BIN)/python -m pytest -m crash
 
 test-cluster: image
 	$(BIN)/python -m pytest -m cluster --timeout 900

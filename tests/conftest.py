@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.services.fault_proxy import FaultProxy, fault_proxy
 from tests.services.s3 import BUCKET, S3Server, s3_server
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "test-cache"
@@ -32,6 +33,15 @@ def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy before the server, harmless until told otherwise; this process's AWS settings lead to it."""
+    with fault_proxy(s3.endpoint) as proxy:
+        for name, value in proxy.environment.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
 
 
 @pytest.fixture(autouse=True)

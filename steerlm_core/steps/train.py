@@ -8,6 +8,8 @@ model committed. The backend decides the engine; either gives the same model.
 from __future__ import annotations
 
 import shutil
+import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +46,7 @@ def train_job(context: StepContext, output: Output, work: Path) -> TrainJob:
     return TrainJob(
         policy=context.store.local_folder(context.manifest(stage.policy)),
         groups=tuple(context.store.local_file(part) for part in groups),
-        output=work / "model",
+        output=work / f"model-{uuid.uuid4().hex[:8]}",  # a stalled runner that wakes up writes to its own
         checkpoints=work / "checkpoints",
         config=config.train,
         generate=config.generate,
@@ -75,7 +77,15 @@ class TorchrunBackend:
 
 
 def _train_here(context: StepContext, engine: str, train_by: Callable[..., TrainResult]) -> Manifest:
+    checked = time.monotonic()
+
     def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
+        nonlocal checked
+        if (
+            time.monotonic() - checked > context.config.runtime.lease_seconds
+        ):  # or else it trains to the end for nothing
+            context.check_lease()
+            checked = time.monotonic()
         context.events.progress(step, steps, "steps")
         context.events.metric(**{"step": float(step), **numbers})
 

@@ -25,7 +25,7 @@ _TABLE = re.compile(
 )
 _MODEL = re.compile(r"(?P<prefix>models/(?:prior|attribute|policy-0)|iterations/\d{3}/model)/[0-9a-f]{12}/.+")
 _TRAINING = re.compile(
-    r"(?P<prefix>iterations/\d{3})/train/(?:checkpoints/(?:latest\.json|\.?[a-z]*-?step-\d{8}/.+)|model/.+)"
+    r"(?P<prefix>iterations/\d{3})/train/(?:checkpoints/(?:latest\.json|\.?[a-z]*-?step-\d{8}/.+)|model-\w+/.+)"
 )
 _RECORD = re.compile(rf"(?P<prefix>{_STAGE}/(?:candidates|labels|prior_scores))/records/\d{{5}}\.json")
 _LEASE = re.compile(r"leases/(?:(?:\d{3}-)?[a-z_]+(?:-\d+of\d+)?\.json|probe-[0-9a-f]{32})")

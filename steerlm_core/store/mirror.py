@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from steerlm_core.errors import SteerLMError
+from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.sealed import seal, unseal
 
 if TYPE_CHECKING:
@@ -58,13 +58,20 @@ class CheckpointMirror:
             return
         latest = unseal(found[0], self._store.url(self._latest))
         folder = self._folder / latest["name"]
-        if not folder.is_dir():
-            unfinished = self._folder / f".unfinished-{latest['name']}"
-            unfinished.mkdir(parents=True, exist_ok=True)
-            for name in latest["files"]:
-                self._store.download(f"{self._prefix}/{latest['name']}/{name}", unfinished / name)
-            unfinished.rename(folder)
+        try:
+            if not folder.is_dir():
+                self._download(latest["name"], latest["files"], folder)
+        except RunStateError as error:  # a stalled runner that woke up may have removed a file
+            _log.warning("the last checkpoint is not whole, so training starts from the beginning: %s", error)
+            return
         self._mirrored = latest["name"]
+
+    def _download(self, checkpoint: str, files: list[str], folder: Path) -> None:
+        unfinished = self._folder / f".unfinished-{checkpoint}"
+        unfinished.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            self._store.download(f"{self._prefix}/{checkpoint}/{file}", unfinished / file)
+        unfinished.rename(folder)
 
     def _watch(self) -> None:
         while not self._end.wait(_LOOK_SECONDS):

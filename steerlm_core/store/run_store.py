@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from steerlm_core.store.scratch import Scratch
 REMOVED = "removed.json"  # beside a manifest: its parts were removed on purpose
 
 _HASH_IN_NAME = 12
+_HASHING = 4  # files at once
 _MODELS_KEPT = 6  # copies in scratch: prior, attribute model, and the policies of two iterations
 
 
@@ -157,7 +159,8 @@ class RunStore:
     def write_folder(self, prefix: str, folder: Path) -> list[Part]:
         """Store every file of a folder below a prefix that carries a hash of their content."""
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        hashes = [file_sha256(path) for path in files]
+        with ThreadPoolExecutor(_HASHING) as pool:
+            hashes = list(pool.map(file_sha256, files))
         names = [path.relative_to(folder).as_posix() for path in files]
         content = _folder_name(names, hashes)
         parts = []
@@ -245,6 +248,21 @@ class RunStore:
             raise self._missing(part)
         return self._verified(part, path)
 
+    def _fetch_all(self, parts: Sequence[Part], start: str, folder: Path) -> None:
+        """Bring parts here, and check each while the next is on its way."""
+        with ThreadPoolExecutor(1) as checking:
+            check: Future[Path] | None = None
+            for part in parts:
+                path = folder / part.key.removeprefix(start)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not self._objects.download(part.key, path):
+                    raise self._missing(part)
+                if check:
+                    check.result()
+                check = checking.submit(self._verified, part, path)
+            if check:
+                check.result()
+
     def _download_folder(self, manifest: Manifest, start: str, folder: Path) -> None:
         """Bring a folder here; whoever shares the place sees all of it or nothing."""
         kept = sorted(self._models().iterdir(), key=lambda path: path.stat().st_mtime)
@@ -252,10 +270,7 @@ class RunStore:
             for old in kept[: 1 - _MODELS_KEPT]:
                 shutil.rmtree(old)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=self._models()) as name:
-            for part in manifest.parts:
-                path = Path(name) / "model" / part.key.removeprefix(start)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._fetch(part, path)
+            self._fetch_all(manifest.parts, start, Path(name) / "model")
             try:
                 (Path(name) / "model").rename(folder)
             except OSError:

@@ -1,8 +1,8 @@
 """Objects in a bucket of S3, or of a server that speaks it.
 
 Endpoint, region, credentials, certificates and addressing style come from the usual AWS chain
-(environment, ~/.aws, the cloud's identity). Requests are retried by botocore's standard mode, with
-back-off and jitter; what it leaves out, a body that breaks off, is retried here.
+(environment, ~/.aws, the cloud's identity). Requests are retried by botocore with back-off and
+jitter; what it leaves out, a body that breaks off, is retried here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import boto3
 import tenacity
-from boto3.exceptions import Boto3Error
+from boto3.exceptions import Boto3Error, S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
@@ -31,7 +31,9 @@ from steerlm_core.store.objects import Listed
 
 CONNECT_SECONDS, READ_SECONDS = 5, 20
 ATTEMPTS = 8  # with one request in five failing, one operation in 400,000 fails
-_TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=8)
+_TRANSFER = TransferConfig(
+    multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=8, num_download_attempts=ATTEMPTS
+)
 _DELETED_TOGETHER = 1000
 
 _Answer = TypeVar("_Answer")
@@ -171,14 +173,17 @@ class S3Objects:
         try:
             yield
         except (BotoCoreError, Boto3Error, ClientError) as error:
-            cause = _code(error) if isinstance(error, ClientError) else type(error).__name__
+            found = _cause(error)
+            cause = _code(found) if isinstance(found, ClientError) else type(found).__name__
             kind = StoreRefusedError if cause in _WAYS_OUT else StoreError
-            raise kind(f"{self.url(key)}: {_words(error)} [{cause}]. {_WAYS_OUT.get(cause, _ELSE)}") from error
+            raise kind(f"{self.url(key)}: {_words(found)} [{cause}]. {_WAYS_OUT.get(cause, _ELSE)}") from error
 
 
 def _client() -> Any:
+    # The standard mode has a quota of about a hundred retries, which no "404" and no "412" gives back: here many a
+    # request is answered so, and after some bad hours the next failure would be the end of the run.
     retries: Any = {
-        "mode": os.environ.get("AWS_RETRY_MODE", "standard"),
+        "mode": os.environ.get("AWS_RETRY_MODE", "legacy"),
         "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
     }
     config = Config(
@@ -207,6 +212,12 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "unknown"))
 
 
-def _words(error: Exception) -> str:
+def _cause(error: Exception) -> BaseException:
+    """What lies behind an error of boto3's transfers, which hide it."""
+    behind = error.__context__ if isinstance(error, S3UploadFailedError) else getattr(error, "last_exception", None)
+    return behind or error
+
+
+def _words(error: BaseException) -> str:
     """The cause in words, without what a URL may carry before its host."""
     return re.sub(r"//[^/@\s]*@", "//", str(error)).rstrip(".")

@@ -55,8 +55,14 @@ def client_environment(endpoint: str) -> dict[str, str]:
 
 
 @contextmanager
-def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
-    """Start a server whose files lie in `folder`, with an empty bucket `BUCKET`; stop it at the end."""
+def s3_server(folder: Path, address: str = "127.0.0.1", memory: str = "300MiB") -> Iterator[S3Server]:
+    """Start a server whose files lie in `folder`, with an empty bucket `BUCKET`; stop it at the end.
+
+    Args:
+        folder: Removed at the end.
+        address: Where it listens.
+        memory: What it may use before it slows down.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
                 "actions": ["Read", "Write", "List", "Tagging"]}  # fmt: skip
@@ -68,7 +74,7 @@ def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
         "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
-    limits = {"GOMEMLIMIT": "300MiB", "GOGC": "50"}
+    limits = {"GOMEMLIMIT": memory, "GOGC": "50"}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env={**os.environ, **limits}, preexec_fn=_end_with_parent

@@ -1,0 +1,25 @@
+"""Everything in this folder kills, disturbs or crowds runs, at length; `make test` has some of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.trials import Trials, new_trials
+
+
+@pytest.fixture(scope="session")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
+    """The undisturbed run that all others are compared to."""
+    trials = new_trials(tmp_path_factory.mktemp("trials"))
+    yield trials
+    trials.clean()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.crash)
+            item.add_marker(pytest.mark.timeout(3600))

@@ -1,0 +1,69 @@
+"""Every operation of a run store, and how it has to end when it cannot succeed."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import botocore.retryhandler
+import pytest
+
+import steerlm_core.store.s3 as s3_module
+from steerlm_core.errors import StoreError
+from steerlm_core.store import open_store
+from steerlm_core.store.run_store import RunStore
+from tests.services.fault_proxy import FAULTS, FaultProxy
+from tests.services.s3 import BUCKET, SECRET_KEY
+
+READ_SECONDS, ATTEMPTS = 0.5, 3
+HARMFUL = tuple(fault for fault in FAULTS if fault != "delay")
+OPERATIONS: dict[str, Callable[[RunStore, Path], object]] = {
+    "put": lambda store, _: store.put("there", b"data"),
+    "create": lambda store, _: store.create("new", b"data"),
+    "swap": lambda store, _: store.swap("there", b"data", "version"),
+    "read": lambda store, _: store.read("there"),
+    "exists": lambda store, _: store.exists("there"),
+    "upload": lambda store, file: store.upload("new", file),
+    "download": lambda store, file: store.download("there", file),
+    "delete": lambda store, _: store.delete(["there"]),
+    "listing": lambda store, _: list(store.listing("there")),
+}
+_NO_BODY = {
+    "cut_request": ("read", "exists", "download", "listing"),
+    "cut_answer": ("put", "create", "exists", "upload", "delete"),
+}
+CAN_FAIL = [
+    (fault, operation) for fault in HARMFUL for operation in OPERATIONS if operation not in _NO_BODY.get(fault, ())
+]
+# A request takes its attempts' time-outs at most, and waits up to 3 s in between; what broke off in a body is begun again
+# up to 8 times, with waits of up to 16 s in all.
+_BOUND_SECONDS = 16 + 8 * (ATTEMPTS * READ_SECONDS + 3)
+
+
+def shorten_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process's clients time-outs and waits that a test can wait for."""
+    monkeypatch.setattr(s3_module, "READ_SECONDS", READ_SECONDS)
+    long = botocore.retryhandler.delay_exponential
+    monkeypatch.setattr(botocore.retryhandler, "delay_exponential", lambda *given, **named: long(*given, **named) / 20)
+
+
+def check_it_ends_in_time(
+    proxy: FaultProxy, fault: str, operation: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check an operation while every request fails: it ends, says what and why, and works again afterwards."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", str(ATTEMPTS))
+    store = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+    store.put("there", b"data")
+    (folder / "file").write_bytes(b"data")
+    proxy.do(fault, 1.0)
+    started = time.monotonic()
+    with pytest.raises(StoreError, match=rf"{store.root}/(there|new): .+ \[\w+\]\. .+") as caught:
+        OPERATIONS[operation](store, folder / "file")
+    assert time.monotonic() - started < _BOUND_SECONDS
+    assert SECRET_KEY not in str(caught.value)
+    assert proxy.done[fault] >= ATTEMPTS
+    proxy.do(None)
+    store.put("there", b"data")
+    OPERATIONS[operation](store, folder / "file")

@@ -1,0 +1,95 @@
+"""Runners that are killed, stalled, or many at one root: some of each kind; `make test-crash` has all."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from steerlm_core.errors import LeaseLostError
+from steerlm_core.observe.events import EventLog
+from steerlm_core.runtime import Session, create_or_open_run
+from steerlm_core.steps import train
+from steerlm_core.steps.context import Stage
+from tests.crash.runners import MISTAKE, Signal, finish, start
+from tests.crash.trials import Trials, check_a_sleeper, check_all_at_once, new_trials
+from tests.crash.world import results
+
+PLACES = ["disk", "bucket"]
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
+    trials = new_trials(tmp_path_factory.mktemp("crashes"))
+    yield trials
+    trials.clean()
+
+
+@pytest.fixture
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Names a new root on the disk or in the bucket."""
+    return lambda place: str(tmp_path / "root") if place == "disk" else request.getfixturevalue("bucket")
+
+
+def test_an_undisturbed_run_in_a_bucket_finds_what_one_on_a_disk_finds(trials, bucket):
+    finish(trials.folder, bucket, trials.config)
+    assert results(bucket) == trials.expected
+    assert {"decision.json", "confirmation/iteration-001/confirmation.json"} < trials.expected.keys()
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "when"),
+    [("disk", "iterations/000/labels/part-00001.*", "before"), ("disk", "iterations/000/commit.json", "after"),
+     ("bucket", "run.json", "after"), ("bucket", "iterations/000/candidates/records/00001.json", "after"),
+     ("bucket", "iterations/001/model/.*", "before"), ("bucket", "decision.json", "before")],
+)  # fmt: skip
+def test_a_run_killed_at_a_write_resumes_to_the_same_results(trials, root, place, key, when):
+    trials.kill_at(root(place), Signal(0, when, key))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_a_killed_runner_held_is_taken_over_at_once(trials, root, place):
+    """Its lease would hold for another minute."""
+    runner = start(trials.folder, root(place), trials.config, at=Signal(0, "before", "iterations/000/groups/.*"))
+    assert runner.end() == -signal.SIGKILL
+    started = time.monotonic()
+    trials.resume(root(place))
+    assert time.monotonic() - started < trials.config.runtime.lease_seconds / 2
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "code"),
+    [("disk", "iterations/000/model/.*", MISTAKE), ("bucket", "iterations/000/labels/part.*", MISTAKE),
+     ("bucket", "iterations/001/commit.json", 0)],
+)  # fmt: skip
+def test_a_runner_that_slept_through_its_lease_changes_nothing(trials, root, place, key, code):
+    check_a_sleeper(trials, root(place), key, code)
+
+
+def test_training_stops_once_its_lease_is_lost(trials, tmp_path):
+    """It may have days to go."""
+    root = Path(shutil.copytree(trials.folder / "undisturbed", tmp_path / "root"))
+    for folder in ("model", "train"):
+        shutil.rmtree(root / "iterations/000" / folder)
+    run = create_or_open_run(str(root), None)
+    always = run.config.runtime.model_copy(update={"lease_seconds": 1e-6})
+    run = replace(run, config=run.config.model_copy(update={"runtime": always}))
+    log = EventLog("test", None)
+
+    def lost() -> None:
+        raise LeaseLostError("another has it")
+
+    stage = Stage("iterations/000", "models/policy-0", ("held_out", "train"), 0)
+    with log.step("train") as events, pytest.raises(LeaseLostError):
+        train.run(replace(Session(str(root), run, log).context(events), check_lease=lost).at(stage))
+    assert not list((root / "iterations/000/train").glob("model-*"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_three_runners_at_one_root_do_each_step_once(trials, root, place):
+    check_all_at_once(trials, root(place), 3)
