@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -144,6 +145,16 @@ def test_delete_and_listing(store):
     assert {(found.key, found.size) for found in store.listing("a/")} == {("a/b/one", 2), ("a/two", 2)}
     store.delete(["a/b/one", "a/two", "never/was"])
     assert [found.key for found in store.listing()] == ["b/three"]
+
+
+def test_a_write_does_not_mind_that_another_removes_its_folder(disk):
+    def come_and_go(name: str) -> None:
+        for _ in range(200):
+            disk.put(f"leases/{name}", b"")
+            disk.delete([f"leases/{name}"])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(come_and_go, ("one", "two", "three")))
 
 
 def test_the_probe_passes_and_leaves_nothing(store):

@@ -15,11 +15,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+
 from steerlm_core.errors import StoreError
 from steerlm_core.store.objects import Listed
 
 UNFINISHED = ".writing-"
 _LOCK = ".lock"
+_TRIES = 100
 
 
 class LocalObjects:
@@ -126,8 +129,7 @@ class LocalObjects:
     def _temporary(self, key: str) -> Iterator[Path]:
         parent = (self._folder / key).parent
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=parent)
+            handle, name = _new_file(parent)
         except OSError as error:
             raise StoreError(f"{self.url(key)}: cannot be written ({error.strerror}).") from error
         os.close(handle)
@@ -141,6 +143,15 @@ class LocalObjects:
     def _publish(self, temporary: Path, key: str) -> None:
         _flush(temporary)
         os.replace(temporary, self._folder / key)
+
+
+@retry(
+    retry=retry_if_exception_type((FileNotFoundError, FileExistsError)), stop=stop_after_attempt(_TRIES), reraise=True
+)
+def _new_file(folder: Path) -> tuple[int, str]:
+    """Make a temporary file in a folder that another runner may be removing at this moment, as it is empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.mkstemp(prefix=UNFINISHED, dir=folder)
 
 
 def _version(data: bytes) -> str:

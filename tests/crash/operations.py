@@ -37,8 +37,8 @@ _NO_BODY = {
 CAN_FAIL = [
     (fault, operation) for fault in HARMFUL for operation in OPERATIONS if operation not in _NO_BODY.get(fault, ())
 ]
-# A request takes its attempts' time-outs at most, and waits up to 3 s in between; what broke off in a body is begun again
-# up to 8 times, with waits of up to 16 s in all.
+# A request takes its attempts' time-outs at most, and waits up to 3 s in between; what broke off in a body is begun
+# again up to 8 times, with waits of up to 16 s in all.
 _BOUND_SECONDS = 16 + 8 * (ATTEMPTS * READ_SECONDS + 3)
 
 

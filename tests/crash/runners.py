@@ -127,7 +127,9 @@ def start(
     place = folder / f"runner-{uuid.uuid4().hex}"
     place.mkdir(parents=True)
     aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    process = _fork.Process(target=_main, args=(place, root, config, at, {**aws, **(environment or {})}, waits, settings))
+    process = _fork.Process(
+        target=_main, args=(place, root, config, at, {**aws, **(environment or {})}, waits, settings)
+    )
     process.start()
     return Runner(process, place)
 
