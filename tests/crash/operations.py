@@ -17,7 +17,7 @@ from steerlm_core.store.run_store import RunStore
 from tests.services.fault_proxy import FAULTS, FaultProxy
 from tests.services.s3 import BUCKET, SECRET_KEY
 
-READ_SECONDS, ATTEMPTS = 0.5, 3
+ATTEMPTS = 3
 HARMFUL = tuple(fault for fault in FAULTS if fault != "delay")
 OPERATIONS: dict[str, Callable[[RunStore, Path], object]] = {
     "put": lambda store, _: store.put("there", b"data"),
@@ -39,12 +39,13 @@ CAN_FAIL = [
 ]
 # A request takes its attempts' time-outs at most, and waits up to 3 s in between; what broke off in a body is begun
 # again up to 8 times, with waits of up to 16 s in all.
-_BOUND_SECONDS = 16 + 8 * (ATTEMPTS * READ_SECONDS + 3)
+_READ_SECONDS = 1.0
+_BOUND_SECONDS = 16 + 8 * (ATTEMPTS * _READ_SECONDS + 3)
 
 
-def shorten_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_waits(monkeypatch: pytest.MonkeyPatch, read_seconds: float) -> None:
     """Give this process's clients time-outs and waits that a test can wait for."""
-    monkeypatch.setattr(s3_module, "READ_SECONDS", READ_SECONDS)
+    monkeypatch.setattr(s3_module, "READ_SECONDS", read_seconds)
     long = botocore.retryhandler.delay_exponential
     monkeypatch.setattr(botocore.retryhandler, "delay_exponential", lambda *given, **named: long(*given, **named) / 20)
 
@@ -53,6 +54,7 @@ def check_it_ends_in_time(
     proxy: FaultProxy, fault: str, operation: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Check an operation while every request fails: it ends, says what and why, and works again afterwards."""
+    shorten_waits(monkeypatch, _READ_SECONDS)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", str(ATTEMPTS))
     store = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
     store.put("there", b"data")

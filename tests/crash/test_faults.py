@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.operations import CAN_FAIL, HARMFUL, check_it_ends_in_time, shorten_waits
+from tests.crash.operations import CAN_FAIL, HARMFUL, check_it_ends_in_time
 from tests.crash.runners import MISTAKE, start
 from tests.crash.trials import Trials, wait_until
 from tests.crash.world import results
@@ -62,5 +62,4 @@ def test_a_run_whose_every_request_fails_stops_in_time_and_goes_on_when_the_faul
 def test_every_operation_ends_in_time_whatever_fails(
     proxy: FaultProxy, fault: str, operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shorten_waits(monkeypatch)
     check_it_ends_in_time(proxy, fault, operation, tmp_path, monkeypatch)
