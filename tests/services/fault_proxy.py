@@ -44,7 +44,7 @@ class FaultProxy:
         requests: How many requests came.
     """
 
-    def __init__(self, upstream: str, seed: int = 0) -> None:
+    def __init__(self, upstream: str, seed: int = 1) -> None:
         """Name the server behind."""
         self.upstream = urlsplit(upstream).netloc
         self.fault: str | None = None
@@ -90,7 +90,7 @@ class FaultProxy:
 
 
 @contextmanager
-def fault_proxy(upstream: str, seed: int = 0) -> Iterator[FaultProxy]:
+def fault_proxy(upstream: str, seed: int = 1) -> Iterator[FaultProxy]:
     """Start a proxy before a server, which does no harm yet; stop it at the end."""
     proxy = FaultProxy(upstream, seed)
     thread = threading.Thread(target=proxy.serve, name="fault proxy", daemon=True)
