@@ -83,6 +83,8 @@ def _environment(config: TrainJobConfig) -> list[dict[str, Any]]:
         "PYTHONUNBUFFERED": "1",
         "STEERLM_METRICS_PORT": str(METRICS_PORT),
         "TMPDIR": SCRATCH,
+        # torchrun kills ranks so long after SIGTERM; the rest of the time is for the upload of their checkpoint.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(config.stop_seconds * 2 // 3, 1)),
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         "USER": "steerlm",  # torch asks for the user's name, which a numeric user does not have
     }

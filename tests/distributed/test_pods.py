@@ -103,8 +103,11 @@ def test_two_nodes_make_the_bytes_that_torchrun_makes_with_two_processes(root, t
     assert outcome is not None
     assert (outcome.end, outcome.rank) == (End.DONE, 0)
     assert told(root, 1) is None
+    open_store(root).put(outcome_key(JOB, 1), b"of an earlier job of this name")
     with pods(tmp_path / "again", root) as both:
         assert [pod.end()[0] for pod in both] == [0, 0]
+    assert told(root, 1) is None
+    assert step(root) == 0
     assert "the model is there already" in both[0].log.read_text()
 
 

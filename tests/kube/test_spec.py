@@ -108,6 +108,10 @@ def test_what_a_pod_writes_to_is_limited_and_goes_with_it():
     mounts = {mount["name"]: mount["mountPath"] for mount in container(manifest)["volumeMounts"]}
     assert mounts == {"shm": "/dev/shm", "scratch": "/scratch", "tmp": "/tmp"}
     assert container(manifest)["resources"]["limits"]["ephemeral-storage"] == "60Gi"
+    assert (
+        int(env(manifest)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
+        < template(manifest)["spec"]["terminationGracePeriodSeconds"]
+    )
     assert env(manifest)["TMPDIR"] == env(manifest)["HOME"] == "/scratch"
 
 

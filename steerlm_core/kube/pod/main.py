@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from steerlm_core.errors import SteerLMError, StoreError, StoreRefusedError
-from steerlm_core.kube.job_files import End
+from steerlm_core.kube.job_files import End, outcome_key, progress_key
 from steerlm_core.kube.pod import outcome
 from steerlm_core.kube.pod.child import node, train_node, world
 from steerlm_core.kube.pod.context import pod_context
@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
 def work(task: PodTask, stop: Stop) -> str:
     """Train this node's part, and store the model where node 0 is; return what was done, in words."""
     HeartbeatWatch(open_store(task.root), task.job, task.orphan_after, stop)
+    _patiently(lambda: _forget(task))
     with ExitStack() as stack:
         context = _patiently(lambda: stack.enter_context(pod_context(task.root, task.iteration, _how(task))))
         output = _patiently(lambda: model_output(context))
@@ -108,6 +109,12 @@ def work(task: PodTask, stop: Stop) -> str:
         _patiently(lambda: output.commit(steps=result.steps, **result.metrics))
         shutil.rmtree(job.output)
     return f"{result.steps} steps; {context.store.root}/{output.prefix}/manifest.json is committed"
+
+
+def _forget(task: PodTask) -> None:
+    """Remove what an earlier job of the same name has left: it must not pass for this one's."""
+    keys = [outcome_key(task.job, task.node), *([progress_key(task.job)] if task.node == 0 else [])]
+    open_store(task.root).delete(keys)
 
 
 @contextmanager
