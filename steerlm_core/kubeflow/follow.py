@@ -136,14 +136,24 @@ def _passes(error: BaseException) -> bool:
 
 def names_of(kubeflow: Kubeflow, run: Any) -> Names:
     """Return the names of a run's pipeline; a scheduled run refers to an uploaded version, which has them."""
-    spec, version = run.pipeline_spec, run.pipeline_version_reference
-    if not spec and version and version.pipeline_version_id:
-        spec = kubeflow.client.get_pipeline_version(version.pipeline_id, version.pipeline_version_id).pipeline_spec
+    spec = run.pipeline_spec or _spec_of(kubeflow, run.pipeline_version_reference)
     spec = (spec or {}).get("pipeline_spec") or spec or {}
     names = Names({}, {})
     if spec:
         _collect(spec["root"]["dag"], spec["components"], names)
     return names
+
+
+def _spec_of(kubeflow: Kubeflow, version: Any) -> Any:
+    """Return the pipeline of a version; None of one that has been deleted since."""
+    if not version or not version.pipeline_version_id:
+        return None
+    try:
+        return kubeflow.client.get_pipeline_version(version.pipeline_id, version.pipeline_version_id).pipeline_spec
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise
 
 
 def _collect(dag: dict[str, Any], components: dict[str, Any], names: Names) -> None:

@@ -27,21 +27,16 @@ def test_the_pipeline_is_uploaded_once(steerlm, api):
     assert (len(api.pipelines), len(api.versions)) == (1, 1)
 
 
-@pytest.fixture
-def changed(monkeypatch, tmp_path):
-    """Another pipeline of the same name, as a later release brings it."""
-    path = tmp_path / "pipeline.yaml"
-    path.write_text(packaged().path.read_text() + "# changed\n")
-    monkeypatch.setattr(package, "pipeline_path", lambda: path)
-
-
-def test_another_package_is_a_new_version(steerlm, api, request):
-    steerlm("kubeflow", "upload")
-    request.getfixturevalue("changed")
-    ended = steerlm("kubeflow", "upload")
-    assert ended.code == 0
-    assert (len(api.pipelines), len(api.versions)) == (1, 2)
-    request.getfixturevalue("monkeypatch").undo()
+def test_another_platform_is_another_version_and_the_same_one_is_not(steerlm, api, tmp_path):
+    platform = tmp_path / "platform.yaml"
+    platform.write_text("object_store: {region: eu-west-1}")
+    words = ("kubeflow", "upload", "--platform", platform, "--image")
+    for image in ("registry/steerlm:1", "registry/steerlm:2", "registry/steerlm:2"):
+        assert steerlm(*words, image).code == 0
+    assert len(api.pipelines) == 1
+    first, second = (str(version["pipeline_spec"]) for version in api.versions.values())
+    assert ("steerlm:1" in first, "steerlm:2" in first) == (True, False)
+    assert ("steerlm:1" in second, "steerlm:2" in second) == (False, True)
 
 
 def test_uploading_an_older_one_again_says_which_is_the_latest(steerlm, api, monkeypatch, tmp_path):

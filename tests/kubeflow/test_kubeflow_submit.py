@@ -184,7 +184,16 @@ def test_a_run_is_followed_with_a_line_a_step(steerlm, api, config):
     assert ended.out.splitlines()[-1] == f"Run {submitted(api)} succeeded."
 
 
-def test_a_failed_run_gives_the_words_of_the_failed_step(steerlm, api, config):
+def test_every_shard_of_a_step_has_its_line(steerlm, api, config):
+    shards = [node("generate", "SUCCEEDED", 2, 9, below="21"), node("generate", "SUCCEEDED", 2, 9, below="22")]
+    ended = follow(steerlm, api, config, report("RUNNING", *shards), report("SUCCEEDED", *shards))
+    assert ended.out.count("generate") == 2
+
+
+@pytest.mark.parametrize("interface", [False, True])
+def test_a_failed_run_gives_the_words_of_the_failed_step(steerlm, api, config, interface):
+    """Whether the host is the API itself or the interface's server before it."""
+    api.interface = interface
     api.log["steerlm-v2-abcde-system-container-impl-15"] = LOG
     ended = follow(steerlm, api, config, report("FAILED", *worked("FAILED")))
     assert ended.code == 1
@@ -257,6 +266,16 @@ def test_a_scheduled_run_has_the_names_of_its_version(steerlm, api, config):
     api.reports[run["run_id"]] = [report("SUCCEEDED", *worked())]
     ended = steerlm("kubeflow", "status", run["run_id"])
     assert "iteration-1" in ended.out
+
+
+def test_a_run_whose_version_is_gone_is_shown_without_steps(steerlm, api, config):
+    steerlm("kubeflow", "submit", config, "--root", ROOT)
+    run = api.runs[submitted(api)]
+    del run["pipeline_spec"]
+    run["pipeline_version_reference"] = {"pipeline_id": "gone", "pipeline_version_id": "gone"}
+    ended = steerlm("kubeflow", "status", run["run_id"])
+    assert ended.code == 0, ended.err
+    assert "pending" in ended.out
 
 
 def test_runs_are_listed_newest_first(steerlm, api, config):

@@ -49,6 +49,8 @@ class KfpApi:
         login: Whether it answers with a login page, as a gateway before it does.
         failing: How many of the next requests it answers with 503.
         log: Logs by pod.
+        interface: Whether it is the interface's server: it passes the API on, has logs under a path of its own, and
+            answers what it does not know with its page.
         reports: What a run is like, by its id, or by "" for any: one for each time that it is asked for, of which the
             last stays. A function is called for it.
         calls: What it was asked: method and path.
@@ -59,6 +61,7 @@ class KfpApi:
     forbidden: str = "forbidden"
     multi_user: bool = False
     login: bool = False
+    interface: bool = False
     failing: int = 0
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -129,6 +132,11 @@ class KfpApi:
         if pod not in self.log:
             raise RefusedError(400, f"Failed to read logs for run {run_id}: pods {pod} not found")
         return self.log[pod]
+
+    def read_pod_log(self, query: dict[str, str]) -> Any:
+        if not self.interface:
+            raise RefusedError(404, "Not Found")
+        return self.read_log(query, query["runid"], query["podname"])
 
     def list_pipelines(self, query: dict[str, str]) -> Any:
         return _page("pipelines", self.pipelines, query, namespace=query.get("namespace", ""))
@@ -222,6 +230,7 @@ _ROUTES: dict[str, Any] = {
     "POST /apis/v2beta1/runs": KfpApi.create_run,
     "GET /apis/v2beta1/runs/([^/:]+)": KfpApi.get_run,
     "GET /apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log": KfpApi.read_log,
+    "GET /k8s/pod/logs": KfpApi.read_pod_log,
     "GET /apis/v2beta1/pipelines": KfpApi.list_pipelines,
     "POST /apis/v2beta1/pipelines": KfpApi.create_pipeline,
     "POST /apis/v2beta1/pipelines/upload_version": KfpApi.upload_version,
@@ -285,7 +294,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         where = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(where.query).items()}
-        if self.api.login:
+        if self.api.login or (self.api.interface and not where.path.startswith(("/apis/v2beta1/", "/k8s/"))):
             return self._send(200, "text/html; charset=utf-8", "<html>Log in</html>")
         if self.api.failing:
             self.api.failing -= 1
