@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from steerlm_core.commands.kubeflow import CA, Host, Image, Namespace, TokenFile, address, pipeline
+from steerlm_core.commands.kubeflow_options import CA, Host, Image, Namespace, TokenFile, address, pipeline
 from steerlm_core.commands.render import PlatformFile, given_platform
 from steerlm_core.platform_config import PlatformConfig
 

@@ -3,61 +3,33 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerlm_core.commands.kubeflow_options import (
+    CA,
+    EXPERIMENT,
+    Experiment,
+    Host,
+    Image,
+    Namespace,
+    TokenFile,
+    address,
+    pipeline,
+    service_account,
+)
+from steerlm_core.commands.kubeflow_status import follow_run, status
 from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config
 from steerlm_core.errors import ConfigError
-from steerlm_core.observe.text import duration
-from steerlm_core.platform_config import load_platform
 
 if TYPE_CHECKING:
-    from steerlm_core.kubeflow.client import Address, Kubeflow
-    from steerlm_core.kubeflow.follow import Step
     from steerlm_core.kubeflow.package import Package
 
-_FAILED, _INTERRUPTED = 1, 130
-_SHOWN = 20
-
 app = typer.Typer(no_args_is_help=True, help="Submit, upload, schedule and look at runs on Kubeflow Pipelines.")
-
-_HOW = "How to reach Kubeflow"
-Host = Annotated[
-    str | None,
-    typer.Option(
-        envvar=["KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT"],
-        help="URL of Kubeflow Pipelines.",
-        show_default="the cluster that this runs in; else a port-forward by kubectl",
-        rich_help_panel=_HOW,
-    ),
-]
-Namespace = Annotated[
-    str | None,
-    typer.Option(envvar="KFP_NAMESPACE", help="Your namespace on a multi-user Kubeflow.", rich_help_panel=_HOW),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="KF_PIPELINES_SA_TOKEN_PATH",
-        help="File of a token; KFP_EXISTING_TOKEN gives the token itself.",
-        rich_help_panel=_HOW,
-    ),
-]
-CA = Annotated[
-    Path | None,
-    typer.Option(envvar="SSL_CERT_FILE", help="Authority of the host's certificate.", rich_help_panel=_HOW),
-]
-
-Image = Annotated[
-    str | None, typer.Option(envvar="STEERLM_IMAGE", help="Image of the steps where the platform file names none.")
-]
 
 Config = Annotated[Path | None, typer.Argument(help="The configuration, a YAML file.", show_default=False)]
 ConfigUri = Annotated[str | None, typer.Option(help="Where the first step reads the configuration: s3://…")]
@@ -67,8 +39,9 @@ Shards = Annotated[int | None, typer.Option(min=1, help="Pods that a step is spl
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another input of the pipeline.")
 ]
-Experiment = Annotated[str, typer.Option(help="Experiment in Kubeflow.")]
-_EXPERIMENT = "steerlm"
+Check = Annotated[
+    bool, typer.Option("--check/--no-check", help="Check prompts and models, unless only pods see where they lie.")
+]
 
 
 @app.command()
@@ -82,7 +55,8 @@ def submit(
     settings: Settings = None,
     platform: PlatformFile = None,
     image: Image = None,
-    experiment: Experiment = _EXPERIMENT,
+    experiment: Experiment = EXPERIMENT,
+    check: Check = True,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 0 if it succeeds, 1 if it fails.")] = False,
     host: Host = None,
     namespace: Namespace = None,
@@ -94,19 +68,19 @@ def submit(
     from steerlm_core.kubeflow.follow import following
     from steerlm_core.kubeflow.submit import submit as start
 
-    found = _checked(config, config_uri)
+    found = _checked(config, config_uri, check)
     arguments = _arguments(found, root, base_root, config_uri, max_iterations, shards)
     with pipeline(platform, image, arguments.get("max_iterations")) as package:
         arguments = _checked_arguments(package, arguments, settings)
         with connect(address(host, namespace, token_file, ca)) as kubeflow:
             name = found.name if found else package.name
-            run = start(kubeflow, package, arguments, name, experiment, _service_account(platform))
+            run = start(kubeflow, package, arguments, name, experiment, service_account(platform))
             typer.echo(f"Run {run.run_id} of {package.name} was started in the experiment {experiment}.")
             typer.echo(f"  {kubeflow.link(f'runs/details/{run.run_id}')}")
             if run.earlier:
                 typer.echo(f"  {root} has had a run before ({run.earlier}): this one goes on where that ended.")
             if wait:
-                _follow(kubeflow, run.run_id)
+                follow_run(kubeflow, run.run_id)
             else:
                 typer.echo(f"Follow it with: {following(run.run_id)}")
 
@@ -148,8 +122,9 @@ def schedule(
     shards: Shards = None,
     settings: Settings = None,
     name: Annotated[str, typer.Option(help="Name of the recurring run.")] = "steerlm-retrain",
-    experiment: Experiment = _EXPERIMENT,
+    experiment: Experiment = EXPERIMENT,
     delete: Annotated[bool, typer.Option("--delete", help="Delete it instead.")] = False,
+    check: Check = True,
     platform: PlatformFile = None,
     host: Host = None,
     namespace: Namespace = None,
@@ -171,45 +146,17 @@ def schedule(
     if not base_root:
         raise ConfigError("--base-root: missing; each run of a schedule makes its root below it.")
     package = packaged()
-    arguments = _arguments(_checked(config, config_uri), None, base_root, config_uri, max_iterations, shards)
+    arguments = _arguments(_checked(config, config_uri, check), None, base_root, config_uri, max_iterations, shards)
     arguments = _checked_arguments(package, arguments, settings)
     with connect(where) as kubeflow:
-        account = _service_account(platform)
+        account = service_account(platform)
         typer.echo(start(kubeflow, package, arguments, moment, name, experiment, account))
 
 
-@app.command()
-def status(
-    run: Annotated[str | None, typer.Argument(help="Id of a run.", show_default="the runs of the experiment")] = None,
-    experiment: Experiment = _EXPERIMENT,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
-    host: Host = None,
-    namespace: Namespace = None,
-    token_file: TokenFile = None,
-    ca: CA = None,
-) -> None:
-    """List the runs of an experiment, or the steps of one run."""
-    from steerlm_core.kubeflow.client import connect
-
-    if wait and run is None:
-        raise ConfigError("--wait: give the id of the run to follow; `steerlm kubeflow status` lists them.")
-    with connect(address(host, namespace, token_file, ca)) as kubeflow:
-        if run is None:
-            _show_runs(kubeflow, experiment)
-        elif wait:
-            _follow(kubeflow, run)
-        else:
-            _show_run(kubeflow, run)
+app.command()(status)
 
 
-def address(host: str | None, namespace: str | None, token_file: Path | None, ca: Path | None) -> Address:
-    """Return what the options of a command say of a Kubeflow."""
-    from steerlm_core.kubeflow.client import Address
-
-    return Address(host, namespace, token_file, ca)
-
-
-def _checked(config: Path | None, uri: str | None) -> RunConfig | None:
+def _checked(config: Path | None, uri: str | None, check: bool) -> RunConfig | None:
     """Load and check the configuration as `steerlm validate` does; None where only its address is given."""
     from steerlm_core.commands.checks import check_data, check_models
 
@@ -218,9 +165,16 @@ def _checked(config: Path | None, uri: str | None) -> RunConfig | None:
     if config is None:
         return None
     found = load_config(config)
-    for line in check_data(found):
-        typer.echo(f"warning: skipped {line}", err=True)
-    check_models(found)
+    if check:
+        for line in check_data(found):
+            typer.echo(f"warning: skipped {line}", err=True)
+        check_models(found)
+    _warn_of_files(found)
+    return found
+
+
+def _warn_of_files(found: RunConfig) -> None:
+    """Name what lies on this machine: pods may not see it."""
     models = found.models
     for place, value in (
         ("prompts.source", found.prompts.source), ("annotated.source", found.annotated.source),
@@ -232,7 +186,6 @@ def _checked(config: Path | None, uri: str | None) -> RunConfig | None:
                 "otherwise put it on the object store (s3://…).",
                 err=True,
             )
-    return found
 
 
 def _arguments(
@@ -263,28 +216,6 @@ def _checked_arguments(package: Package, arguments: dict[str, Any], settings: li
     return all_of_them
 
 
-@contextmanager
-def pipeline(platform: Path | None, image: str | None, iterations: int | None = None) -> Iterator[Package]:
-    """Give the pipeline for a platform; it lies in a temporary folder."""
-    from steerlm_core.kubeflow.package import package_for
-
-    found = load_platform(platform) if platform else None
-    if not (image or (found and found.image.name)):
-        typer.echo(
-            "warning: no image of the steps is named (--image, or image.name in the platform file): they run "
-            "localhost/steerlm:test, which few clusters have.",
-            err=True,
-        )
-    with tempfile.TemporaryDirectory(prefix="steerlm-pipeline-") as folder:
-        yield package_for(Path(folder), found, image, iterations)
-
-
-def _service_account(platform: Path | None) -> str | None:
-    """Return what pods run as if the platform file says so; else Kubeflow decides, by the kind of its installation."""
-    steps = load_platform(platform).steps if platform else None
-    return steps.service_account if steps and "service_account" in steps.model_fields_set else None
-
-
 def _settings(settings: list[str], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Read NAME=VALUE: text where the pipeline takes text, JSON elsewhere."""
     read: dict[str, Any] = {}
@@ -298,61 +229,3 @@ def _settings(settings: list[str], inputs: Mapping[str, Mapping[str, Any]]) -> d
         except ValueError as error:
             raise ConfigError(f"--set {setting}: the value is not JSON ({error}).") from error
     return read
-
-
-def _follow(kubeflow: Kubeflow, run_id: str) -> None:
-    """Print a line for every step that ends, then how the run did; exits by it."""
-    from steerlm_core.kubeflow.follow import follow, following, why_it_failed
-
-    try:
-        run = follow(kubeflow, run_id, _say)
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. The run goes on; follow it again with: {following(run_id)}", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
-    if run.state == "SUCCEEDED":
-        typer.echo(f"Run {run_id} succeeded.")
-        return
-    if run.state != "FAILED":
-        typer.echo(f"Run {run_id} was {run.state.lower()}.", err=True)
-        raise typer.Exit(_FAILED)
-    typer.echo(f"error: run {run_id} failed at {why_it_failed(kubeflow, run)}", err=True)
-    typer.echo("Retry in the interface goes on at that step, and so does another run on the same root.", err=True)
-    raise typer.Exit(_FAILED)
-
-
-def _say(step: Step) -> None:
-    took = "" if step.seconds is None else duration(step.seconds)
-    typer.echo(f"{step.title:<32} {step.state.lower():<10} {took}")
-
-
-def _show_runs(kubeflow: Kubeflow, experiment: str) -> None:
-    from steerlm_core.commands.tables import print_table
-    from steerlm_core.kubeflow.submit import experiment_id, parameters, recent_runs
-
-    runs = recent_runs(kubeflow, experiment_id(kubeflow, experiment))
-    rows = [
-        (run.run_id, run.display_name, str(run.state).lower(), _ago(run.created_at),
-         str(parameters(run).get("root") or parameters(run).get("base_root") or ""))
-        for run in runs[:_SHOWN]
-    ]  # fmt: skip
-    print_table(("run", "name", "state", "started", "root"), rows, f"Experiment {experiment}: {len(runs)} runs")
-
-
-def _show_run(kubeflow: Kubeflow, run_id: str) -> None:
-    from steerlm_core.commands.tables import print_table
-    from steerlm_core.kubeflow.follow import get_run, names_of, steps_of, why_it_failed
-
-    run = get_run(kubeflow, run_id)
-    steps = steps_of(run, names_of(kubeflow, run))
-    rows = [
-        (step.part, step.name, step.state.lower(), "" if step.seconds is None else duration(step.seconds))
-        for step in steps
-    ]
-    print_table(("", "step", "state", "took"), rows, f"{run.display_name}: {str(run.state).lower()}")
-    typer.echo(kubeflow.link(f"runs/details/{run_id}"))
-    if run.state == "FAILED":
-        typer.echo(f"It failed at {why_it_failed(kubeflow, run)}")
-
-
-def _ago(when: datetime | None) -> str:
-    return f"{duration((datetime.now(UTC) - when).total_seconds())} ago" if when else ""

@@ -165,7 +165,7 @@ def _watch(client: kfp.Client, host: str) -> None:
 @contextmanager
 def _host(address: Address) -> Iterator[tuple[str, str | None]]:
     """Give the host to ask, and the one for a browser."""
-    ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT") or None
+    ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT", "").rstrip("/") or None
     host = address.host or os.environ.get("KFP_ENDPOINT") or os.environ.get("KF_PIPELINES_ENDPOINT")
     if host:
         host = _url(host)

@@ -77,7 +77,7 @@ def unreachable(host: str, error: HTTPError) -> str:
 
 
 def _tls(cause: str) -> str:
-    if "WRONG_VERSION_NUMBER" in cause or "wrong version number" in cause:
+    if "WRONG_VERSION_NUMBER" in cause:
         return "it does not speak TLS there; give the address with http://."
     if "CERTIFICATE_VERIFY_FAILED" in cause:
         why = cause.rpartition("CERTIFICATE_VERIFY_FAILED] ")[2].rpartition(" (_ssl")[0] or cause

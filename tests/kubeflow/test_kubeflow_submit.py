@@ -140,6 +140,16 @@ def test_a_file_of_this_machine_is_warned_of(steerlm, api, config, tmp_path):
     assert "warning: prompts.source" in ended.err
 
 
+def test_what_only_pods_see_can_be_left_unchecked(steerlm, api, config):
+    config.write_text(config.read_text().replace("embedded:stories", "/models/prior"))
+    words = ("kubeflow", "submit", config, "--root", ROOT)
+    refused = steerlm(*words)
+    assert refused.code == 2
+    assert "/models/prior" in refused.err
+    assert api.calls == []
+    assert steerlm(*words, "--no-check").code == 0
+
+
 def test_the_same_root_goes_on_and_says_so(steerlm, api, config):
     steerlm("kubeflow", "submit", config, "--root", ROOT)
     first = submitted(api)
