@@ -198,16 +198,18 @@ def test_structured_lines_name_run_iteration_step_and_shard():
             for done in range(30):
                 says.progress(done + 1, 30, "groups")
             says.warning('layout: "padded" \x1b[31m\nred')
+            says.metric(step=7.0, loss=0.25)
         log.iteration(EVALUATION, COMMIT)
     lines = [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()]
     where = "run=run-1 iteration=2 step=label shard=3"
     assert lines[0] == f"{where} event=started"
     assert lines[1] == f"{where} event=progress done=1 total=30 unit=groups"
     assert lines[2] == f'{where} event=warning message="layout: \\"padded\\" \\\\x1b[31m\\nred"'
-    assert lines[3].startswith(f"{where} event=finished seconds=")
-    assert "distance_after.mean=0.122" in lines[4]
-    assert 'reason="The improvement is surely under 10%."' in lines[4]
-    assert len(lines) == 5
+    assert lines[3] == f"{where} event=metric optimizer_step=7 loss=0.25"
+    assert lines[4].startswith(f"{where} event=finished seconds=")
+    assert "distance_after.mean=0.122" in lines[5]
+    assert 'reason="The improvement is surely under 10%."' in lines[5]
+    assert len(lines) == 6
     assert [line.split(" ")[1] for line in stream.getvalue().splitlines()].count("level=warning") == 1
 
 

@@ -324,3 +324,31 @@ def test_figures_place_values_where_they_belong():
     assert re.findall(r">(\d+%)<", heat) == ["75%", "25%"]
     assert heat.count('class="empty"') == 2  # nobody asked for level 3
     assert "requested 2: mean 2.25, 75% as requested" in heat
+
+
+def test_a_run_of_a_hundred_iterations_is_still_small(run):
+    rows = [[40, 30, 20, 9, 1]] * 5
+    names = [f"attribute{number}" for number in range(9)]
+    levels = {name: {"measured": rows, "predicted": rows} for name in names}
+    steering = {name: {"mae_measured": 0.5, "mae_predicted": 0.5, "spearman_measured": 0.8} for name in names}
+    curve = {
+        "stride": 7,
+        **{name: [0.123456] * 399 for name in ("loss", "distance", "ess", "grad_norm", "learning_rate")},
+    }
+    attributes = [run.config.attributes[0].model_copy(update={"name": name}) for name in names]
+    long = replace(
+        run,
+        config=run.config.model_copy(update={"attributes": attributes}),
+        iterations=[replace(run.iterations[0], number=number, curve=curve) for number in range(100)],
+        levels=[replace(run.levels[0], counts=levels, steering=steering)] * 101,
+        origins=list(run.origins) * 30,
+        spent=list(run.spent) * 40,
+    )
+    assert len(report_html(long).encode()) < 3_000_000
+
+
+def test_curves_keep_their_means_and_their_length_when_they_are_thinned():
+    stride, means = plots._thinned(3, [float(n) for n in range(1001)], 5000)
+    assert (stride, len(means)) == (9, 334)
+    assert means[:2] == [1.0, 4.0]
+    assert means[-1] == 999.5

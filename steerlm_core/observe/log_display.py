@@ -78,7 +78,8 @@ def _where(iteration: int | None, step: str, shard: int | None) -> dict[str, Any
 
 
 def _fields(event: Event) -> dict[str, Any]:
-    return {**_where(event.iteration, event.step, event.shard), "event": event.kind, **dict(_flat(event.fields))}
+    fields = {"optimizer_step" if key == "step" else key: value for key, value in _flat(event.fields)}
+    return {**_where(event.iteration, event.step, event.shard), "event": event.kind, **fields}
 
 
 def _flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,8 @@ from steerlm_core.observe.report.figures import LEFT, RIGHT, SERIES, WIDTH, seri
 from steerlm_core.observe.report.svg import Scale, bottom_axis, line, number, picture, polyline, rect, text, value_axis
 from steerlm_core.observe.text import duration
 
+_MOST_POINTS = 2000
+
 
 def boxes(
     rows: Sequence[tuple[str, Sequence[float]]], low: float, high: float, unit: str, mark: float | None = None
@@ -98,6 +100,7 @@ def curves(
     values = [value for _, _, points in series for value in points]
     low, high = min(values), max(values)
     y = Scale(min(low, 0.0) if low < high / 2 else low - (high - low), max(high, low + 1e-12), bottom, top)
+    series = [(name, *_thinned(stride, points, len(values))) for name, stride, points in series]
     steps = sum(stride * (len(points) - 1 + first) for _, stride, points in series)
     x = Scale(0.0, float(max(steps, 1)), LEFT - 6, width - RIGHT)
     parts = [text(2, 16, title, "label strong", "start"), *value_axis(y, LEFT - 6, width - RIGHT)]
@@ -114,6 +117,13 @@ def curves(
     parts.append(text((LEFT + width) / 2, bottom + 28, unit, "tick"))
     told = "; ".join(f"{name}: from {number(p[0])} to {number(p[-1])}" for name, _, p in series if p)
     return picture(width, height, f"{title}, by {unit}. {told}", parts)
+
+
+def _thinned(stride: int, points: Sequence[float], total: int) -> tuple[int, Sequence[float]]:
+    """Merge neighbours where a figure of so many points in all would be finer than anybody sees."""
+    merged = -(-total // _MOST_POINTS)
+    means = [sum(points[i : i + merged]) / len(points[i : i + merged]) for i in range(0, len(points), merged)]
+    return stride * merged, means
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

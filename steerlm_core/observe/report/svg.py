@@ -83,7 +83,7 @@ def number(value: float) -> str:
     """Return a tick's label."""
     if value and (abs(value) < 1e-3 or abs(value) >= 1e5):
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:.4g}"
+    return f"{value:.6g}"
 
 
 def value_axis(scale: Scale, left: float, right: float) -> list[Markup]:
