@@ -21,6 +21,7 @@ from steerlm_core.observe.exposition import GATEWAY, PORT, Pusher, metric_listen
 from steerlm_core.observe.metrics import Metrics
 from tests.services.prometheus import monitoring, tool, wait_until
 from tests.services.s3 import _free_ports
+from tests.tiny import tiny_settings
 
 RULES = Path(__file__).parent.parent / "manifests/components/monitoring"
 NUMBERS = {"loss": 0.5, "distance": 0.4, "ess": 3.0, "seconds": 2.0, "tokens": 100.0, "grad_norm": 1.0}
@@ -158,9 +159,7 @@ def test_prometheus_scrapes_a_run_and_finds_what_its_steps_pushed(tmp_path):
 
 
 def _start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    from tests.test_report import TINY
-
-    (folder / "tiny.yaml").write_text(yaml.safe_dump({**TINY, "max_iterations": 4}))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_settings(max_iterations=8)))
     command = [sys.executable, "-c", "import sys; from steerlm_core.cli import main; sys.exit(main())",
                "run", str(folder / "tiny.yaml"), "--root", str(folder / "run")]  # fmt: skip
     with (folder / "run.log").open("wb") as log:

@@ -21,6 +21,7 @@ from steerlm_core.observe.report.markdown import write_markdown
 from steerlm_core.observe.report.read import read_run
 from steerlm_core.observe.run_view import RunView
 from steerlm_core.observe.text import printable
+from tests.tiny import tiny_settings
 from tools.chromium import Page, browser
 
 SECTIONS = ["distance", "steering", "weights", "drift", "attribute-model", "training", "samples", "time", "warnings",
@@ -28,34 +29,9 @@ SECTIONS = ["distance", "steering", "weights", "drift", "attribute-model", "trai
 HOSTILE = "</p><script>document.title='owned'</script><img src=http://127.0.0.1:9/x onerror=x> \x1b[31m\u202e&amp;"
 
 
-TINY = {
-    "name": "tiny",
-    "max_iterations": 2,
-    "attributes": [{"name": "verbosity", "description": "many words"}, {"name": "mood"}],
-    "raters": {"verbosity": "word_count", "mood": "sentiment"},
-    "models": {"prior": "embedded:stories"},
-    "annotated": {"attribute_texts": 32, "bootstrap_texts": 16},
-    "attribute_fit": {"epochs": 1},
-    "bootstrap_fit": {"epochs": 1},
-    "prompts": {"train": 8, "held_out": 6, "prompts_per_part": 4},
-    "generate": {"candidates": 3, "max_new_tokens": 12, "truncated": "keep"},
-    "train": {"epochs": 1, "batch_groups": 4},
-    "convergence": {
-        "bootstrap_samples": 200,
-        "min_ess": 1.0,
-        "tolerance": 0.0,
-        "min_relative_improvement": 0.01,
-    },
-    "runtime": {"threads": 1},
-}
-
-
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    from steerlm_core.embedded.base_model import BaseConfig, base_model
-
-    tiny = BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320, validation_stories=8)
-    return parse_config({**TINY, "models": {"prior": str(base_model(1, config=tiny))}}, "tiny")
+    return parse_config(tiny_settings(), "tiny")
 
 
 @pytest.fixture(scope="module")

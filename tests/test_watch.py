@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pty
 import re
@@ -20,8 +21,10 @@ from steerlm_core.loop import run_loop
 from steerlm_core.observe import event_file
 from steerlm_core.observe.event_store import event_sink, read_events
 from steerlm_core.observe.events import EventLog
+from steerlm_core.observe.report.html import write_html
 from steerlm_core.store import open_store
-from tests.test_report import TINY
+from steerlm_core.store.run_store import RunStore
+from tests.tiny import tiny_settings
 
 STEERLM = [sys.executable, "-c", "import sys; from steerlm_core.cli import main; sys.exit(main())"]
 HERE = Path(__file__).parent.parent
@@ -34,7 +37,7 @@ def _start(*words: object, **how: object) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def config(tmp_path) -> Path:
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_settings()))
     return tmp_path / "tiny.yaml"
 
 
@@ -54,6 +57,25 @@ def test_a_run_in_a_bucket_is_watched_from_elsewhere_until_it_ends(bucket, confi
     assert any(line.startswith("iteration 1 · train: ") for line in lines)
     assert lines[-1].startswith("confirm: ")
     assert "On fresh candidates" in shown
+    _assert_a_step_of_its_own_says_all(bucket, store)
+    write_html([bucket], config.parent / "report.html")
+    assert "<h2>Samples</h2>" in (config.parent / "report.html").read_text()
+
+
+def _assert_a_step_of_its_own_says_all(root: str, store: RunStore) -> None:
+    """A step in a pod: structured lines, and its last event is in the bucket when its process has ended."""
+    code = f"from steerlm_core.runtime import run_step; run_step('weigh', '{root}', 0)"
+    environment = {**os.environ, "KUBERNETES_SERVICE_HOST": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=HERE, capture_output=True, text=True, check=True
+    )
+    run_id = json.loads(store.read("run.json"))["run_id"]
+    said = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
+    assert said[0] == f"run={run_id} iteration=0 step=weigh event=started"
+    assert said[-1].startswith(f"run={run_id} iteration=0 step=weigh event=finished seconds=")
+    last = [event["kind"] for event in read_events(store) if (event["step"], event["iteration"]) == ("weigh", 0)]
+    assert last[-2:] == ["started", "finished"]
+    assert last.count("finished") == 2
 
 
 def test_what_was_shown_once_is_not_shown_again(tmp_path):
@@ -129,7 +151,7 @@ def test_a_disk_that_is_full_for_events_is_reported_once_and_the_run_ends(tmp_pa
     log = EventLog("tiny", event_sink(store), [heard.append])
     with monkeypatch.context() as patch:
         patch.setattr(event_file.os, "write", full)
-        run_loop(str(tmp_path / "run"), parse_config(TINY, "tiny"), log)
+        run_loop(str(tmp_path / "run"), parse_config(tiny_settings(), "tiny"), log)
         log.close()
     messages = [event.fields["message"] for event in heard if event.kind == "warning"]
     assert len([message for message in messages if "No space left on device" in message]) == 1

@@ -60,7 +60,8 @@ def monitoring(folder: Path) -> Iterator[Monitoring]:
     commands = [
         [tool("prometheus"), f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}",
          f"--web.listen-address=127.0.0.1:{prometheus}"],
-        [tool("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{gateway}"],
+        [tool("prometheus-pushgateway"), f"--web.listen-address=127.0.0.1:{gateway}",
+         f"--persistence.file={folder / 'pushed'}"],  # Debian's keeps one for the whole machine
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         started = [subprocess.Popen(each, stdout=log, stderr=log, preexec_fn=_end_with_parent) for each in commands]
