@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from steerlm_core import runtime
@@ -152,6 +153,16 @@ def test_a_killed_rank_is_worth_another_attempt(root, tmp_path):
     assert [(code, message["class"]) for code, message in ends] == [(1, "retryable")] * 2
     assert "continues from the last checkpoint" in ends[0][1]["message"]
     assert told(root).end is told(root, 1).end is End.RETRYABLE
+
+
+def test_a_worker_whose_master_is_gone_ends_and_says_so(root, tmp_path):
+    with pods(tmp_path / "pods", root) as (master, worker), heartbeat(root):
+        until(lambda: step(root) >= 1)
+        for process in [*master.ranks(), psutil.Process(master.process.pid)]:
+            process.kill()
+        code, message = worker.end(60)
+    assert (code, message["class"]) == (1, "retryable")
+    assert told(root) is None
 
 
 def test_a_damaged_input_is_named_and_nothing_is_trained(root, tmp_path):
