@@ -104,8 +104,9 @@ def step(
     """Run one step of an iteration, and print its numbers as JSON; what it says meanwhile goes to standard error."""
     from steerlm_core.runtime import run_step
 
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
-    logging.getLogger("steerlm").setLevel(logging.INFO)
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:  # in a pod the structured log has it all
+        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+        logging.getLogger("steerlm").setLevel(logging.INFO)
     numbers = run_step(name, root, iteration, backend=backend and backend.value, platform=platform)
     typer.echo(json.dumps(numbers, indent=1, default=float))
 

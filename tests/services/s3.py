@@ -116,7 +116,7 @@ def _free_ports(address: str, count: int) -> list[int]:
     while len(found) < count:
         with socket.socket() as one, socket.socket() as twin:
             one.bind((address, 0))
-            port = one.getsockname()[1] % 20_000 + 20_000
+            port = one.getsockname()[1] % 10_000 + 20_000  # so that no port is the twin of another
         with socket.socket() as one, socket.socket() as twin:
             try:
                 one.bind((address, port))

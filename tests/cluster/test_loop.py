@@ -1,0 +1,67 @@
+"""The loop with every training step as a PyTorchJob finds and decides what it does on one machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steerlm_core.config import RunConfig
+from steerlm_core.sealed import unseal
+from steerlm_core.store import open_store
+from tests.cluster.kit import ROOT, objects, until
+from tests.cluster.launched import STEERLM
+from tests.cluster.place import Place
+from tests.services.s3 import BUCKET
+
+COMPARED = ("decision.json", "/commit.json", "/evaluation.json", "/confirmation.json")
+
+
+def run(config: Path, root: str, *words: str, **environment: str) -> str:
+    command = [*STEERLM, "run", str(config), "--root", root, "--display", "plain", *words]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def results(root: str) -> dict[str, bytes]:
+    """What a run found; a commit carries the digests of the model and of every held-out group's distance."""
+    store = open_store(root)
+    return {found.key: store.read(found.key) for found in store.listing() if found.key.endswith(COMPARED)}
+
+
+@pytest.mark.timeout(900)
+def test_the_loop_on_the_cluster_is_bitwise_that_of_two_processes_here(
+    toy: RunConfig, place: Place, tmp_path: Path
+) -> None:
+    config = tmp_path / "toy.yaml"
+    train = toy.train.model_copy(update={"processes": 2, "epochs": 2})
+    config.write_text(yaml.safe_dump(toy.model_copy(update={"train": train}).model_dump(mode="json")))
+    there = f"s3://{BUCKET}/loop-{uuid.uuid4().hex[:6]}"
+    platform = str(place.platform("loop"))
+    run(config, there, "--backend", "pytorchjob", "--platform", platform, KUBECONFIG=str(place.kubeconfig()))
+    run_id = unseal(open_store(there).read("run.json"), "run.json")["run_id"]
+    pods = until("two jobs", lambda: objects("pods", place.name, "-l", f"steerlm.dev/run={run_id}"), 5)
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
+    assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
+    here, alone = str(tmp_path / "here"), str(tmp_path / "alone")
+    run(config, here, "--backend", "torchrun")
+    run(config, alone, "--backend", "local", "--max-iterations", "1")
+    assert {"iterations/000/commit.json", "iterations/001/commit.json"} <= results(here).keys()
+    assert results(there) == results(here)
+    one, two = (results(root)["iterations/000/evaluation/evaluation.json"] for root in (alone, here))
+    _within(unseal(one, "one"), unseal(two, "two"), 1e-4)
+
+
+def _within(one: object, other: object, limit: float) -> None:
+    """Compare every number of two documents of the same form; hashes differ, as weights do in the last bits."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            _within(one[key], other[key], limit)
+    elif isinstance(one, float) and isinstance(other, float):
+        assert abs(one - other) <= limit
