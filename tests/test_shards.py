@@ -17,7 +17,7 @@ from steerlm_core.loop import run_loop
 from steerlm_core.manifest import Manifest
 from steerlm_core.observe.events import EventLog
 from steerlm_core.run_root import create_or_open_run
-from steerlm_core.runtime import Session
+from steerlm_core.session import Session
 from steerlm_core.steps.context import RunInfo, Shard
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents

@@ -19,8 +19,8 @@ from steerlm_core.loop import run_loop
 from steerlm_core.manifest import Manifest
 from steerlm_core.observe.events import EventLog
 from steerlm_core.run_root import create_or_open_run
-from steerlm_core.runtime import ITERATION_STEPS, Session
 from steerlm_core.sealed import seal, unseal
+from steerlm_core.session import ITERATION_STEPS, Session
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.context import RunInfo
 from steerlm_core.steps.drift import Drift, histogram, judge

@@ -1,6 +1,6 @@
 """What a step is given: protocols only, so that a step knows neither S3 nor Kubernetes nor a terminal.
 
-Only `steerlm_core.runtime` builds a `StepContext`.
+Only `steerlm_core.session` builds a `StepContext`.
 """
 
 from __future__ import annotations

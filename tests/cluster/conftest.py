@@ -12,7 +12,8 @@ import pytest
 
 from steerlm_core.config import RunConfig
 from steerlm_core.observe.events import EventLog
-from steerlm_core.runtime import Session, create_or_open_run
+from steerlm_core.run_root import create_or_open_run
+from steerlm_core.session import Session
 from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run
 from tests.cluster.kit import GATEWAY, load_image, running_cluster

@@ -9,8 +9,8 @@ from typing import Any
 
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.manifest import Manifest
-from steerlm_core.runtime import ITERATION_STEPS
 from steerlm_core.sealed import unseal
+from steerlm_core.session import ITERATION_STEPS
 from steerlm_core.store import open_store
 from tests.toy.world import build
 

@@ -14,7 +14,7 @@ from steerlm_core.config import RunConfig
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
 from steerlm_core.run_root import create_or_open_run
-from steerlm_core.runtime import Session
+from steerlm_core.session import Session
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.annotate import read_texts
 from steerlm_core.steps.context import Stage, StepContext
