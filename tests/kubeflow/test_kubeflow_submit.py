@@ -159,6 +159,7 @@ def test_the_same_root_goes_on_and_says_so(steerlm, api, config):
     assert f"has had a run before ({first}, failed): this one goes on where that ended" in again.out
     assert len(api.runs) == 2
     other = steerlm("kubeflow", "submit", config, "--root", ROOT + "-2")
+    assert other.code == 0, other.err
     assert "a run before" not in other.out
 
 
