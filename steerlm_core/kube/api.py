@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -174,22 +173,21 @@ def own_namespace() -> str | None:
     return _OWN_NAMESPACE.read_text().strip() if inside else None
 
 
-def patiently(what: Callable[[], T], seconds: float, wait: threading.Event | None = None) -> T:
+def patiently(what: Callable[[], T], seconds: float) -> T:
     """Call again with growing, jittered pauses while the error is transient; raise the last after `seconds`.
 
     Args:
         what: The call; it must be safe to repeat.
         seconds: How long to try.
-        wait: Where it is set, there is no further try.
     """
     end, pause = time.monotonic() + seconds, 0.25
     while True:
         try:
             return what()
         except ClusterError as error:
-            if not error.transient or time.monotonic() >= end or (wait and wait.is_set()):
+            if not error.transient or time.monotonic() >= end:
                 raise
-        (wait.wait if wait else time.sleep)(pause * random.uniform(0.5, 1.5))
+        time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from tests.cluster.kit import ROOT
 
 _FAILURES = "| what happens | class | what the launcher says | noticed after | then |\n|---|---|---|---|---|\n"
+_LONGEST = 330
 _COSTS = "| part of a step | seconds |\n|---|---|\n"
+
+
+def _short(message: str) -> str:
+    """A message without what differs from run to run, and without its class, which stands beside it."""
+    text = re.sub(r"^error: |^[\d-]+ [\d:,]+ ", "", message)
+    text = re.sub(r"train-[0-9a-f]{10}-\d", "JOB", text)
+    text = re.sub(r"(namespaces/)[\w-]+|(s3://test/)[\w-]+|(http://)[\d.:]+", r"\1\2\3…", text)
+    text = re.sub(r"^(job JOB: )?[a-z_]+: ", "", text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rsplit(' ', 1)[0]} …"
 
 
 class Table:
@@ -29,7 +40,7 @@ class Table:
             then: What followed.
         """
         after = "" if seconds is None else f"{seconds:.0f} s"
-        self._failures.append(f"| {what} | {f'`{kind}`' if kind else ''} | {message} | {after} | {then} |\n")
+        self._failures.append(f"| {what} | {f'`{kind}`' if kind else ''} | {_short(message)} | {after} | {then} |\n")
 
     def cost(self, seconds: Mapping[str, float]) -> None:
         """Note where the seconds of a step went."""
