@@ -268,15 +268,15 @@ def report(state: str, *nodes: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def kfp_api(certificate: Path | None = None) -> Iterator[KfpApi]:
-    """Serve the double on a free port of this machine; with a certificate and its key in one file, over TLS."""
+def kfp_api(certificate: Path | None = None, address: str = "127.0.0.1") -> Iterator[KfpApi]:
+    """Serve the double on a free port of an address; with a certificate and its key in one file, over TLS."""
     api = KfpApi()
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
+    server = _Server((address, 0), type("Handler", (_Handler,), {"api": api}))
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    api.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
+    api.url = f"{'https' if certificate else 'http'}://{address}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
