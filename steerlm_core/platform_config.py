@@ -72,6 +72,11 @@ class StepsConfig(Section):
     user: int | None = Field(
         1000, ge=1, description="Numeric user and group of the pods; null: the image's own, or the namespace's."
     )
+    pushgateway: str | None = Field(
+        None,
+        description="Address of a Prometheus Pushgateway that steps push their final state to, as most are too short "
+        "to be scraped; none: the metrics of training pods alone are seen.",
+    )
     light: StepPodConfig = Field(
         StepPodConfig(), description="Steps that load no model: begin, gate, weigh, train's launcher, decide, …"
     )

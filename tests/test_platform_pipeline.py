@@ -22,6 +22,7 @@ from steerlm_core.platform_config import PlatformConfig
 PLATFORM = {
     "image": {"name": "registry/steerlm:1", "pull_secrets": ["pull"]},
     "steps": {
+        "pushgateway": "http://gateway:9091",
         "model": {"cpu": "4", "memory": "32Gi", "accelerator": {"name": "nvidia.com/gpu", "count": 2}, "queue": "q",
                   "node_selector": {"pool": "gpu"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]},
         "each": {"weigh": {"memory": "64Gi"}},
@@ -48,6 +49,7 @@ def test_every_step_gets_image_resources_and_the_way_to_the_store(tmp_path):
         env = {each["name"]: each["value"] for each in container["env"]}
         assert env["AWS_ENDPOINT_URL_S3"] == "http://store:9000"
         assert env["AWS_CA_BUNDLE"] == "/etc/steerlm/certificates/ca.crt"
+        assert env["STEERLM_PUSHGATEWAY"] == "http://gateway:9091"
         config = json_format.ParseDict(pods[name], pb.KubernetesExecutorConfig())
         assert config.security_context.run_as_non_root
         assert config.security_context.run_as_user == 1000

@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
 DEBIAN_IMAGE = f"localhost/steerlm-base:{DEBIAN}"
-_REVISION = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 _LEFT_OVER = ("var/cache/apt", "var/lib/apt/lists", "var/log", "root/.bash_history")
 
 
@@ -73,7 +72,7 @@ def build(name: str, base: str, target: str, build_args: list[str]) -> None:
         conf.flush()
         version = re.search(r'__version__ = "(.+)"', (ROOT / "steerlm_core/__init__.py").read_text())
         assert version
-        arguments = {"BASE": base, "VERSION": version[1], "REVISION": _output(*_REVISION)}
+        arguments = {"BASE": base, "VERSION": version[1], "REVISION": _revision()}
         if "find-links" in settings:
             arguments["TORCH_INDEX"] = ""  # the wheel that lies there is what this machine runs with
         _run(
@@ -84,6 +83,13 @@ def build(name: str, base: str, target: str, build_args: list[str]) -> None:
             *(f"--build-arg={argument}" for argument in build_args),
             str(ROOT),
         )
+
+
+def _revision() -> str:
+    """The commit, marked where files differ from it; unknown outside of a checkout."""
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def write_archive(name: str, archive: Path) -> None:

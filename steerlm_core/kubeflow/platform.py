@@ -18,6 +18,7 @@ from kfp import kubernetes
 from steerlm_core.errors import ConfigError, did_you_mean
 from steerlm_core.kubeflow.chain import resize
 from steerlm_core.kubeflow.packaged import pipeline_path
+from steerlm_core.observe.exposition import GATEWAY
 from steerlm_core.platform_config import AcceleratorConfig, PlatformConfig, StepPodConfig
 
 MODEL_STEPS = ("prepare", "generate", "label", "score_prior", "evaluate", "confirm")
@@ -102,6 +103,8 @@ def _environment(platform: PlatformConfig, step: str) -> dict[str, str]:
     }
     if store.endpoint:
         values["AWS_ENDPOINT_URL_S3"] = store.endpoint
+    if platform.steps.pushgateway:
+        values[GATEWAY] = platform.steps.pushgateway
     if store.ca_config_map:
         values["AWS_CA_BUNDLE"] = f"{_CERTIFICATES}/ca.crt"
     if _model_cache(platform) and step in MODEL_STEPS:
