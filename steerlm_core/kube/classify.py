@@ -145,10 +145,10 @@ def symptoms(sight: Sight, budgets: BudgetsConfig) -> list[Symptom]:
         return [Symptom("job_deleted", "job_deleted", f"{words}, and not by this launcher")]
     if condition(job, "Succeeded"):
         return [Symptom(DONE, DONE, "the job succeeded")]
+    if is_suspended(job) and not condition(job, "Failed"):  # its pods end, and come again under other uids
+        return [*_waiting(sight, budgets)]
     if ended := _end(sight):
         return [ended]
-    if phase(sight) == "suspended":  # its pods leave, and come again under other uids
-        return [*_waiting(sight, budgets)]
     return [*_pod_troubles(sight), *_store(sight, budgets), *_waiting(sight, budgets)]
 
 

@@ -107,6 +107,7 @@ class JobView:
         """
         if job is not None and is_suspended(job):
             self._uids.clear()
+            self._left.clear()
             return
         for pod in self.pods:
             self._uids.setdefault(name_of(pod), uid_of(pod))

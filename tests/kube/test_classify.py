@@ -139,6 +139,7 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
     ("waiting in a queue",
      Sight(job("Suspended", suspend=True) | {"metadata": {"name": "j", "uid": "u", "labels": {QUEUE: "team-a"}}}),
      "suspended", 100, "team-a"),
+    ("suspended, and its pods have been stopped", Sight(job(suspend=True), [pod(**ended(143))]), "suspended", 100, ""),
     ("suspended while its pods leave", Sight(job(suspend=True), [pod(leaving=True)]), "suspended", 100, ""),
     ("no pods, no events allowed", Sight(job(), events=None), "pods_not_created", 100, "2 of 2 pods"),
     ("one pod missing", Sight(job(), [pod()]), "pods_not_created", 100, "1 of 2 pods"),
