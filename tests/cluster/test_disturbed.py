@@ -47,6 +47,12 @@ def verdicts(launched: Launched) -> list[str]:
     return [unseal(store.read(key), key)["class"] for key in sorted(keys)]
 
 
+def kept_logs(launched: Launched) -> list[str]:
+    """Names of the pods whose logs the run root keeps."""
+    found = (file.key for file in open_store(launched.root).listing("jobs/") if "/logs/" in file.key and file.size)
+    return sorted(key.rsplit("/", 1)[-1].removesuffix(".log") for key in found)
+
+
 def goes_on_after(launched: Launched, start: float, kind: str, seconds: float = 300) -> tuple[str, float]:
     """Wait until the next attempt has ended well; return what was said of the first, and how soon."""
     noticed = launched.wait_for(rf"{JOB} is over: {kind}", 120) - start
@@ -73,6 +79,7 @@ def test_training_process_killed(launch: Launch, place: Place, table: Table) -> 
     find += "if b'training.launch' in open(p,'rb').read() and b'distributed.run' not in open(p,'rb').read()]"
     kubectl("-n", place.name, "exec", pod, "-c", "pytorch", "--", "python3", "-c", find)
     message, seconds = goes_on_after(launched, start, "retryable")
+    assert kept_logs(launched) == [pod.replace("worker", "master"), pod]
     then = "next attempt goes on from the checkpoint"
     table.row("a training process is killed (-9)", "retryable", message, seconds, then)
 
@@ -115,6 +122,7 @@ def test_api_server_killed_and_started_again(launch: Launch, table: Table) -> No
     assert launched.ended(300) == 0, launched.said
     assert len(launched.jobs()) == 1
     assert not verdicts(launched)
+    assert "training is done" in launched.said  # the master's log was followed on
     message = next(line for _, line in launched.lines if "the API server does not answer" in line)
     table.row("the API server is killed", "", message, seconds, "watches on when it is back; the job was not touched")
 
