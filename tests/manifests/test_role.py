@@ -16,35 +16,36 @@ from tests.manifests.sources import ROOT, documents, one
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 ACCOUNT = one("RoleBinding", "steerlm-steps")["subjects"][0]["name"]
 RULES = one("Role", "steerlm-steps")["rules"]
-STOCK = documents(ROOT / "tests/manifests/stock_role.yaml")[0]
+STOCK = documents(ROOT / "tests/manifests/stock_roles.yaml")[0]
 EVERYTHING = (*NEEDED, *WANTED, *OF_WORKFLOWS)
 
 
 @pytest.fixture(scope="module")
 def place(cluster):
-    """A namespace with the step account, and what the platform gives it."""
+    """A namespace with the accounts that steps run as, and what each platform gives them."""
     with namespace("k3-role") as name:
-        kubectl("-n", name, "create", "serviceaccount", ACCOUNT)
-        bind(name, "stock", STOCK)
+        for account, rules in STOCK.items():
+            kubectl("-n", name, "create", "serviceaccount", account)
+            bind(name, account, "stock", rules)
         yield name
 
 
-@pytest.fixture
-def api(place):
-    """The API as our steps reach it: with the token of the step account."""
-    token = kubectl("-n", place, "create", "token", ACCOUNT, "--duration", "1h").strip()
+def api_of(account, where):
+    """The API as steps reach it: with the token of their account."""
+    token = kubectl("-n", where, "create", "token", account, "--duration", "1h").strip()
     admin = json.loads(KUBECONFIG.read_text())
-    context = {"cluster": "kit", "user": ACCOUNT, "namespace": place}
-    own = {"users": [{"name": ACCOUNT, "user": {"token": token}}], "contexts": [{"name": "kit", "context": context}]}
+    context = {"cluster": "kit", "user": account, "namespace": where}
+    own = {"users": [{"name": account, "user": {"token": token}}], "contexts": [{"name": "kit", "context": context}]}
     settings = client.Configuration()
     config.load_kube_config_from_dict(admin | own, client_configuration=settings)
-    return KubeApi(client.ApiClient(settings), place)
+    return KubeApi(client.ApiClient(settings), where)
 
 
-def bind(where, name, rules):
-    """Give the step account a Role with these rules."""
+def bind(where, account, name, rules):
+    """Give an account a Role with these rules."""
+    name = f"{account}-{name}"
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": where}
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": where}
     for kind, body in (("Role", {"rules": rules}), ("RoleBinding", {"roleRef": role, "subjects": [subject]})):
         metadata = {"name": name, "namespace": where}
         kubectl("apply", "-f", "-", manifest={
@@ -69,15 +70,23 @@ def calls(api):
         list(api.lines(path, {"watch": True, "timeoutSeconds": 1}, 10.0))
 
 
-def test_stock_role_and_ours_suffice(place, api):
-    bind(place, "ours", RULES)
+def test_stock_role_and_ours_suffice(place):
+    bind(place, ACCOUNT, "ours", RULES)
+    api = api_of(ACCOUNT, place)
+    assert missing(api, EVERYTHING) == []
+    calls(api)
+
+
+def test_in_a_profile_the_platforms_own_rights_suffice(place):
+    api = api_of("default-editor", place)
     assert missing(api, EVERYTHING) == []
     calls(api)
 
 
 @pytest.mark.parametrize("left_out", range(len(RULES)), ids=lambda n: yaml.safe_dump(RULES[n], default_flow_style=True))
-def test_without_a_rule_of_ours_a_call_is_refused(place, api, left_out):
-    bind(place, "ours", [rule for n, rule in enumerate(RULES) if n != left_out])
+def test_without_a_rule_of_ours_a_call_is_refused(place, left_out):
+    bind(place, ACCOUNT, "ours", [rule for n, rule in enumerate(RULES) if n != left_out])
+    api = api_of(ACCOUNT, place)
     assert missing(api, EVERYTHING)
     with pytest.raises(ForbiddenError):
         calls(api)
