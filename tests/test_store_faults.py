@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from pathlib import Path
 
 import botocore.retryhandler
 import pyarrow as pa
 import pytest
-from boto3.s3.transfer import TransferConfig
 
 import steerlm_core.store.s3 as s3_module
 from steerlm_core.errors import StoreError
@@ -55,7 +55,8 @@ def test_every_operation_does_its_work_when_one_request_in_five_fails(proxy, sto
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_model_of_many_parts_arrives_whole_when_one_request_in_five_fails(proxy, store, fault, tmp_path, monkeypatch):
-    small = TransferConfig(multipart_threshold=5 * _MIB, multipart_chunksize=5 * _MIB, max_concurrency=4)
+    small = copy.copy(s3_module._TRANSFER)
+    small.multipart_threshold = small.multipart_chunksize = 5 * _MIB
     monkeypatch.setattr(s3_module, "_TRANSFER", small)
     source = _folder(tmp_path / "model", config=256, shard_1=17 * _MIB, shard_2=12 * _MIB)
     proxy.do(fault, 0.2)

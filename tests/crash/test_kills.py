@@ -64,15 +64,15 @@ def test_killed_at_writes_that_depend_on_the_clock(trials: Trials, bucket: str):
     _each(lambda at: trials.kill_at(f"{bucket}/{uuid.uuid4().hex}", at), cases)
 
 
-def test_killed_at_random_moments_of_every_step(trials: Trials, new_root, capsys):
-    root, started = new_root(), time.monotonic()
-    took = step_seconds(finish(trials.folder, root, trials.config).writes, STEPS)
+def test_killed_at_random_moments_of_every_step(trials: Trials, bucket: str, capsys):
+    started = time.monotonic()
+    took = step_seconds(finish(trials.folder, bucket, trials.config).writes, STEPS)
     seed = time.time_ns() % 10_000
     rng = random.Random(seed)
     cases = [(step, rng.uniform(0, took[step])) for step in STEPS for _ in range(MOMENTS_OF_A_STEP)]
 
     def kill(case: tuple[str, float]) -> str:
-        writes = trials.kill_after(new_root(), *case).writes
+        writes = trials.kill_after(f"{bucket}/{uuid.uuid4().hex}", *case).writes
         return [write.key for write in writes if write.key.startswith("leases/")][-1]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
