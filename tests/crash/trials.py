@@ -56,13 +56,14 @@ class Trials:
         self.resume(root)
         return runner
 
-    def kill_after(self, root: str, step: str, seconds: float) -> Runner:
-        """Kill a new run so long after it has taken the lease of a step, and resume it."""
+    def kill_after(self, root: str, step: str, seconds: float) -> Runner | None:
+        """Kill a new run so long after it has taken the lease of a step, and resume it; None: it had ended before."""
         runner = start(self.folder, root, self.config)
         wait_until(lambda: any(write.key == f"leases/{step}.json" for write in runner.writes), runner)
         time.sleep(seconds)
-        runner.send(signal.SIGKILL)
-        runner.end()
+        runner.process.kill()
+        if runner.end() == 0:
+            return None
         self.resume(root)
         return runner
 
