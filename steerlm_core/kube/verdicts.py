@@ -23,6 +23,7 @@ WEAK = frozenset({"retryable", "stopped", "killed", "failed"})
 
 # What pods say of themselves (user_error, non_finite, out_of_memory) names its way out already.
 WAYS_OUT = {
+    "api_unreachable": "Look at the API server, and at the training-operator: every create passes its webhook.",
     "configuration": "Repair what is named (a secret, a config map, a command), then run again.",
     "deadline": "Raise train_job.active_deadline_seconds; the next run goes on from the last checkpoint.",
     "forbidden": "Have an administrator bind the launcher's role to this account; `steerlm doctor --kubernetes` lists "
