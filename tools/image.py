@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
 DEBIAN_IMAGE = f"localhost/steerlm-base:{DEBIAN}"
-_LEFT_OVER = ("var/cache/apt", "var/lib/apt/lists", "var/log", "root/.bash_history")
+_LEFT_OVER = ("var/cache", "var/lib/apt/lists", "var/log")
 
 
 def pip_settings() -> dict[str, str]:
@@ -53,8 +53,10 @@ def debian() -> str:
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
         root = Path(folder, "root")
         _run("debootstrap", "--variant=minbase", f"--include={DEBIAN_PACKAGES}", DEBIAN, str(root))
-        for place in _LEFT_OVER:
-            shutil.rmtree(root / place, ignore_errors=True)
+        for place in _LEFT_OVER:  # files only: apt wants its folders
+            for path in (root / place).rglob("*"):
+                if path.is_file():
+                    path.unlink()
         container = _output("buildah", "from", "scratch")
         try:
             _run("buildah", "copy", "--quiet", container, str(root), "/")
