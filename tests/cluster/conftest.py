@@ -16,7 +16,7 @@ from steerlm_core.run_root import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run
-from tests.cluster.kit import GATEWAY, load_image, running_cluster
+from tests.cluster.kit import GATEWAY, kubectl, load_image, running_cluster
 from tests.cluster.launched import Launched
 from tests.cluster.place import Place
 from tests.cluster.table import Table
@@ -57,9 +57,11 @@ def pod_s3(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="session")
-def place(pod_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(pod_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    return Place(f"steerlm-{uuid.uuid4().hex[:6]}", tmp_path_factory.mktemp("place"), pod_s3.endpoint, keys)
+    found = Place(f"steerlm-{uuid.uuid4().hex[:6]}", tmp_path_factory.mktemp("place"), pod_s3.endpoint, keys)
+    yield found
+    kubectl("delete", "namespace", found.name, "--wait=false")
 
 
 @pytest.fixture(scope="session")
