@@ -44,6 +44,7 @@ _TRIES = 15.0  # two pulls or mounts, so that one refused by a busy server does 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 _HOPELESS_IMAGE = {"ErrImageNeverPull", "InvalidImageName"}
 _UNUSABLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
+_FORGOTTEN = {"Unknown", "ContainerStatusUnknown"}  # what a restarted node says of a container that it had
 _REJECTED = ("violates PodSecurity", "failed quota", "denied the request", "serviceaccount")
 _LESS_MEMORY = (
     "Raise train_job.resources.memory, lower train.token_budget, or take more nodes or a higher train.zero_stage"
@@ -192,9 +193,11 @@ def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[s
         return "out_of_memory", f"killed for using more memory than {limit}. {_LESS_MEMORY}"
     if reason in _UNUSABLE:
         return "configuration", f"{reason}: {ended.get('message', '')}"
+    if reason in _FORGOTTEN:
+        return "lost_node", f"{reason}: node {pod['spec'].get('nodeName')} came back without it"
     if ended.get("exitCode") and last_words(pod) is None:
         code = int(ended["exitCode"])
-        return "killed", f"ended with exit code {code}{f' (signal {code - 128})' if code > 128 else ''}"
+        return "killed", f"ended with exit code {code}{f' (signal {code - 128})' if 128 < code < 160 else ''}"
     return None
 
 

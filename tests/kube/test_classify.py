@@ -121,6 +121,7 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
      3, ""),
     ("evicted by the kubelet", Sight(job(), [pod(), worker(phase="Failed", reason="Evicted", message="disk")]),
      "evicted", 0, "disk"),
+    ("node restarted", Sight(job("Failed"), [pod(**ended(255, "Unknown"))]), "lost_node", 0, "came back without it"),
     ("killed", Sight(job("Failed"), [pod(**ended(137))]), "killed", 3, "signal 9"),
     ("outcome in the run root", Sight(job("Failed"), [pod(**ended(1))], outcomes=[outcome(End.USER_ERROR)]),
      "user_error", 0, "said so"),
