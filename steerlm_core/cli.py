@@ -65,3 +65,7 @@ def _hush_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # It sets its own level when it is imported, and warns of every machine without a GPU.
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
