@@ -24,7 +24,7 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Monitoring:
-    """A Prometheus that scrapes `port` every second, and a Pushgateway that it scrapes too."""
+    """A Prometheus that scrapes `port` every other second, and a Pushgateway that it scrapes too."""
 
     prometheus: str
     gateway: str
@@ -54,7 +54,7 @@ def monitoring(folder: Path) -> Iterator[Monitoring]:
             "static_configs": [{"targets": [f"127.0.0.1:{gateway}"]}],
         },
     ]
-    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}
+    config = {"global": {"scrape_interval": "2s", "scrape_timeout": "2s"}, "scrape_configs": jobs}
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     subprocess.run([tool("promtool"), "check", "config", folder / "prometheus.yaml"], check=True, capture_output=True)
     commands = [
