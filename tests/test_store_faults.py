@@ -89,7 +89,7 @@ def test_an_operation_that_never_succeeds_ends_in_time_and_names_bucket_key_and_
 @pytest.mark.parametrize("operation", ["upload", "download"])
 def test_a_transfer_that_fails_names_what_lies_behind(proxy, store, operation, tmp_path, monkeypatch):
     """boto3 hides it: the error of an upload is one of its own, that of a broken body says "max retries exceeded"."""
-    fault, cause = {"upload": ("throttle", "SlowDown"), "download": ("cut_answer", "IncompleteReadError")}[operation]
+    fault, cause = {"upload": ("throttle", "SlowDown"), "download": ("cut_answer", "ResponseStreamingError")}[operation]
     store.put("there", b"data")
     (tmp_path / "file").write_bytes(b"data")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")

@@ -92,12 +92,14 @@ class LocalObjects:
             shutil.copyfile(path, temporary)
             self._publish(temporary, key)
 
-    def download(self, key: str, path: Path) -> bool:
-        """Copy an object to a file; False where there is none."""
-        with suppress(FileNotFoundError):
+    def download(self, key: str, path: Path) -> str | None:
+        """Copy an object to a file; returns the sha256 of its bytes, None where there is none."""
+        try:
             shutil.copyfile(self._folder / key, path)
-            return True
-        return False
+        except FileNotFoundError:
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects, and the folders that become empty."""

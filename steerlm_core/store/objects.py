@@ -60,8 +60,8 @@ class Objects(Protocol):
     def upload(self, key: str, path: Path) -> None:
         """Write an object from a file, of any size, in bounded memory."""
 
-    def download(self, key: str, path: Path) -> bool:
-        """Write an object's bytes to a file, in bounded memory; False where there is none."""
+    def download(self, key: str, path: Path) -> str | None:
+        """Write an object's bytes to a file, in bounded memory; returns their sha256, None where there is none."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that do not exist are left out."""

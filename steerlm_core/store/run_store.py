@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,7 +107,7 @@ class RunStore:
         Raises:
             RunStateError: There is none.
         """
-        if not self._objects.download(key, path):
+        if self._objects.download(key, path) is None:
             raise RunStateError(f"{self.url(key)}: missing.")
 
     def probe(self) -> None:
@@ -222,7 +222,18 @@ class RunStore:
     def _verified(self, part: Part, path: Path) -> Path:
         if not path.is_file():
             raise self._missing(part)
-        found = file_sha256(path)
+        return self._compared(part, path, file_sha256(path))
+
+    def _fetch(self, part: Part, path: Path) -> Path:
+        """Bring a part here, and check it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = self._objects.download(part.key, path)
+        if found is None:
+            raise self._missing(part)
+        return self._compared(part, path, found)
+
+    def _compared(self, part: Part, path: Path, found: str) -> Path:
+        """Return the path of a part whose bytes have the hash `found`, if that is the right one."""
         if found != part.sha256:
             if self._objects.path(part.key) is None:
                 path.unlink()  # the copy is of no use, and the next reader shall not find it
@@ -242,27 +253,6 @@ class RunStore:
             f"{self.url(part.key)}: missing, though a manifest names it. Restore it from a copy of the run."
         )
 
-    def _fetch(self, part: Part, path: Path) -> Path:
-        """Bring a part here, and check it."""
-        if not self._objects.download(part.key, path):
-            raise self._missing(part)
-        return self._verified(part, path)
-
-    def _fetch_all(self, parts: Sequence[Part], start: str, folder: Path) -> None:
-        """Bring parts here, and check each while the next is on its way."""
-        with ThreadPoolExecutor(1) as checking:
-            check: Future[Path] | None = None
-            for part in parts:
-                path = folder / part.key.removeprefix(start)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if not self._objects.download(part.key, path):
-                    raise self._missing(part)
-                if check:
-                    check.result()
-                check = checking.submit(self._verified, part, path)
-            if check:
-                check.result()
-
     def _download_folder(self, manifest: Manifest, start: str, folder: Path) -> None:
         """Bring a folder here; whoever shares the place sees all of it or nothing."""
         kept = sorted(self._models().iterdir(), key=lambda path: path.stat().st_mtime)
@@ -270,7 +260,8 @@ class RunStore:
             for old in kept[: 1 - _MODELS_KEPT]:
                 shutil.rmtree(old)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=self._models()) as name:
-            self._fetch_all(manifest.parts, start, Path(name) / "model")
+            for part in manifest.parts:
+                self._fetch(part, Path(name) / "model" / part.key.removeprefix(start))
             try:
                 (Path(name) / "model").rename(folder)
             except OSError:

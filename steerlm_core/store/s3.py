@@ -7,12 +7,15 @@ jitter; what it leaves out, a body that breaks off, is retried here.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import boto3
 import tenacity
@@ -22,8 +25,6 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    IncompleteReadError,
-    ResponseStreamingError,
 )
 
 from steerlm_core.errors import ConfigError, StoreError, StoreRefusedError
@@ -31,10 +32,9 @@ from steerlm_core.store.objects import Listed
 
 CONNECT_SECONDS, READ_SECONDS = 5, 20
 ATTEMPTS = 8  # with one request in five failing, one operation in 400,000 fails
-_TRANSFER = TransferConfig(
-    multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=8, num_download_attempts=ATTEMPTS
-)
+_TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=8)
 _DELETED_TOGETHER = 1000
+_RANGE, _AHEAD = 8 << 20, 10  # bytes of a download's range; ranges fetched at once
 
 _Answer = TypeVar("_Answer")
 
@@ -75,13 +75,8 @@ class S3Objects:
 
     def size(self, key: str) -> int | None:
         """Bytes of the object; None where there is none."""
-        with self._named(key):
-            try:
-                return int(self._client.head_object(**self._at(key))["ContentLength"])
-            except ClientError as error:
-                if _code(error) in ("404", "NoSuchKey"):
-                    return None
-                raise
+        found = self._head(key)
+        return None if found is None else found[0]
 
     def read(self, key: str) -> bytes | None:
         """The object's bytes; None where there is none."""
@@ -116,16 +111,16 @@ class S3Objects:
         with self._named(key):
             self._client.upload_file(str(path), self._bucket, self._prefix + key, Config=_TRANSFER)
 
-    def download(self, key: str, path: Path) -> bool:
-        """Write an object's bytes to a file, those of a large one by ranges and in parallel."""
+    def download(self, key: str, path: Path) -> str | None:
+        """Write an object's bytes to a file, by ranges and in parallel; returns their sha256, None where it is none.
+
+        boto3's own transfer would have every byte read again to be hashed; here that is done on the way.
+        """
+        found = self._head(key)
+        if found is None:
+            return None
         with self._named(key):
-            try:
-                self._client.download_file(self._bucket, self._prefix + key, str(path), Config=_TRANSFER)
-            except ClientError as error:
-                if _code(error) in ("404", "NoSuchKey"):
-                    return False
-                raise
-        return True
+            return self._download(key, path, *found)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that do not exist are left out."""
@@ -152,9 +147,47 @@ class S3Objects:
     def _at(self, key: str) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
-    def _get(self, key: str) -> tuple[bytes, str]:
-        answer = self._client.get_object(**self._at(key))
-        return answer["Body"].read(), answer["ETag"]
+    def _head(self, key: str) -> tuple[int, str] | None:
+        """Size and ETag of an object."""
+        with self._named(key):
+            try:
+                found = self._client.head_object(**self._at(key))
+            except ClientError as error:
+                if _code(error) in ("404", "NoSuchKey"):
+                    return None
+                raise
+        return int(found["ContentLength"]), str(found["ETag"])
+
+    def _get(self, key: str, **options: str) -> tuple[bytes, str]:
+        answer = self._client.get_object(**self._at(key), **options)
+        try:
+            return answer["Body"].read(), answer["ETag"]
+        except (BotoCoreError, OSError) as error:
+            raise _BrokenOffError(cause=str(error)) from error
+
+    def _download(self, key: str, path: Path, size: int, version: str) -> str:
+        """Fetch ranges ahead, and write and hash them in their order; at most `_AHEAD` are in memory."""
+        state, waiting = hashlib.sha256(), deque[Future[bytes]]()
+
+        def fetch(start: int) -> bytes:
+            last = min(start + _RANGE, size) - 1
+            return _again(lambda: self._get(key, Range=f"bytes={start}-{last}", IfMatch=version))[0]
+
+        def take(file: IO[bytes]) -> None:
+            data = waiting.popleft().result()
+            state.update(data)
+            file.write(data)
+
+        unfinished = path.with_name(f"{path.name}.part")
+        with unfinished.open("wb") as file, ThreadPoolExecutor(_AHEAD) as pool:
+            for start in range(0, size, _RANGE):
+                waiting.append(pool.submit(fetch, start))
+                if len(waiting) == _AHEAD:
+                    take(file)
+            while waiting:
+                take(file)
+        unfinished.rename(path)
+        return state.hexdigest()
 
     def _put_if(self, key: str, data: bytes, **condition: str) -> bool:
         """Put under a condition; an answer that got lost makes the repeated request fail, so look who won."""
@@ -179,6 +212,12 @@ class S3Objects:
             raise kind(f"{self.url(key)}: {_words(found)} [{cause}]. {_WAYS_OUT.get(cause, _ELSE)}") from error
 
 
+class _BrokenOffError(BotoCoreError):
+    """The body of an answer ended before its end."""
+
+    fmt = "the answer broke off: {cause}"
+
+
 def _client() -> Any:
     # The standard mode has a quota of about a hundred retries, which no "404" and no "412" gives back: here many a
     # request is answered so, and after some bad hours the next failure would be the end of the run.
@@ -199,7 +238,7 @@ def _again(action: Callable[[], _Answer]) -> _Answer:
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
         retry=tenacity.retry_if_exception(
             lambda error: (
-                isinstance(error, IncompleteReadError | ResponseStreamingError)
+                isinstance(error, _BrokenOffError)
                 or (isinstance(error, ClientError) and _code(error) in ("409", "ConditionalRequestConflict"))
             )
         ),
@@ -213,9 +252,10 @@ def _code(error: ClientError) -> str:
 
 
 def _cause(error: Exception) -> BaseException:
-    """What lies behind an error of boto3's transfers, which hide it."""
-    behind = error.__context__ if isinstance(error, S3UploadFailedError) else getattr(error, "last_exception", None)
-    return behind or error
+    """What lies behind an error of a transfer."""
+    if isinstance(error, S3UploadFailedError):  # boto3 hides it
+        return error.__context__ or error
+    return error.__cause__ or error if isinstance(error, _BrokenOffError) else error
 
 
 def _words(error: BaseException) -> str:
