@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.retrain import promotion, running
 from steerlm_core.retrain.begin import begin
 from steerlm_core.retrain.finish import judge
-from steerlm_core.sealed import unseal
+from steerlm_core.sealed import seal, unseal
 from steerlm_core.store import open_store
 from tests.toy.world import build, small
 
@@ -184,3 +185,29 @@ def test_a_model_promoted_meanwhile_stays(world, bucket, tmp_path):
     base.delete([promotion.PROMOTED])
     with pytest.raises(SteerLMError, match="another model has come into use since this run started"):
         promotion.promote(base, root, "", instead_of="0" * 64)
+
+
+def test_gc_removes_old_runs_but_none_that_is_needed(bucket):
+    """Five runs by name: one in use, one to roll back to, one at work, one last finished, one that may go."""
+    base = open_store(bucket)
+    for name in ("old", "before", "in-use", "finished", "at-work"):
+        run = open_store(f"{bucket}/runs/{name}")
+        run.put("run.json", seal({"run_id": name, "origin": {}}))
+        run.put("events/local-0.jsonl", b"")
+        run.put("notes.txt", b"somebody's")
+        time.sleep(1.1)  # a listing tells times by the second
+    entries = [{"root": f"{bucket}/runs/{name}"} for name in ("before", "in-use")]
+    base.put("promoted.json", seal({"entries": entries, "in_use": [0, 1]}))
+    base.put("finished.json", seal({"root": f"{bucket}/runs/finished"}))
+    base.put("running.json", seal({"root": f"{bucket}/runs/at-work"}))
+    said = _steerlm("gc", bucket, "--keep-runs", "0")
+    assert f"{bucket}/runs/old" in said
+    assert "1 run(s)" in said
+    assert open_store(f"{bucket}/runs/old").exists("run.json")
+    assert "0 run(s)" in _steerlm("gc", bucket, "--keep-runs", "5", "--delete")
+    _steerlm("gc", bucket, "--keep-runs", "0", "--delete")
+    assert [found.key for found in open_store(f"{bucket}/runs/old").listing()] == ["notes.txt"]
+    kept = {found.key.split("/")[1] for found in base.listing("runs/") if found.key.endswith("run.json")}
+    assert kept == {"before", "in-use", "finished", "at-work"}
+    with pytest.raises(SteerLMError, match=r"is a base root\. Say how many"):
+        _steerlm("gc", bucket)

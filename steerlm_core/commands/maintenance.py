@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from steerlm_core.commands.run import Root
+
+if TYPE_CHECKING:
+    from steerlm_core.store.run_store import RunStore
 
 _BROKEN = 1
 
@@ -43,16 +46,22 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only listed.")] = False,
     keep_models: KeepModels = None,
     keep_candidates: KeepCandidates = None,
+    keep_runs: Annotated[
+        int | None, typer.Option(min=0, help="Of a base root: newest runs that stay; those in use always do.")
+    ] = None,
 ) -> None:
-    """Show what no commit of a run refers to, and old iterations that need not be kept; remove it with --delete."""
+    """Show what no commit of a run refers to, and what is too old to be kept; remove it with --delete."""
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.errors import RunStateError
     from steerlm_core.observe.text import size
+    from steerlm_core.retrain.retention import is_base_root
     from steerlm_core.store import open_store
     from steerlm_core.store.contents import read_contents
     from steerlm_core.store.gc import find_rubbish, remove
 
     store = open_store(root)
+    if is_base_root(store):
+        return _gc_runs(store, keep_runs, delete)
     contents = read_contents(store)
     for key, what in contents.problems.items():
         raise RunStateError(f"{store.url(key)}: {what}. Nothing is removed from a damaged run; see `steerlm verify`.")
@@ -69,6 +78,27 @@ def gc(
     print_text(
         f"{len(rows)} object(s), {total}{' removed' if delete else '; remove them with --delete' if rows else ''}."
     )
+
+
+def _gc_runs(base: RunStore, keep: int | None, delete: bool) -> None:
+    """Show or remove old runs under a base root."""
+    from steerlm_core.commands.tables import print_table, print_text
+    from steerlm_core.errors import ConfigError
+    from steerlm_core.observe.text import size
+    from steerlm_core.retrain.retention import objects_of, old_runs
+    from steerlm_core.store import open_store
+
+    if keep is None:
+        raise ConfigError(f"{base.root}: is a base root. Say how many of its newest runs stay: --keep-runs N")
+    found = {root: objects_of(root) for root in old_runs(base, keep)}
+    if found:
+        print_table(("run", "size"), [(root, size(count)) for root, (_, count) in found.items()])
+    for root, (keys, _) in found.items() if delete else ():
+        *others, last = keys
+        open_store(root).delete(others)
+        open_store(root).delete([last])  # run.json: what is half removed is still a run, and goes next time
+    what_then = " removed" if delete else "; remove them with --delete" if found else ""
+    print_text(f"{len(found)} run(s), {size(sum(count for _, count in found.values()))}{what_then}.")
 
 
 def _why(key: str) -> str:
