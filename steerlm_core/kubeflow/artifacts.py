@@ -23,8 +23,8 @@ def shown(values: Mapping[str, object], root: str, iteration: int | None = None)
 def registered(artifact: Any, name: str, root: str, iteration: int) -> None:
     """Describe an output of an iteration in an artifact, for the lineage that Kubeflow shows.
 
-    The data stay in the run root: a small document names their place. (As far as known, an artifact whose own address lies outside of
-    the pipeline root makes Kubeflow's launcher fail the step.)
+    The data stay in the run root: a small document names their place. (As far as known, an artifact whose own address
+    lies outside of the pipeline root makes Kubeflow's launcher fail the step.)
     """
     place = f"{root}/iterations/{iteration:03d}/{name}"
     artifact.metadata.update(shown({"address": place}, root, iteration))
