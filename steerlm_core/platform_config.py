@@ -26,6 +26,10 @@ class ImageConfig(Section):
     pull_secrets: list[str] = Field([], description="Names of the Secrets that it is pulled with.")
 
 
+# Keys of the object store's Secret, which are the variables of a pod too; optional or not.
+SECRET_KEYS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
+
+
 class ObjectStoreConfig(Section):
     """How pods reach the S3 store that holds run roots."""
 
@@ -40,6 +44,19 @@ class ObjectStoreConfig(Section):
     ca_config_map: str | None = Field(
         None, description="ConfigMap whose `ca.crt` the store's certificate is checked against; none: the image's."
     )
+
+    def environment(self, certificates: str) -> dict[str, str]:
+        """Return the variables, secret ones apart, by which a pod finds the store.
+
+        Args:
+            certificates: Folder where `ca_config_map` is mounted.
+        """
+        values = {"AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region}  # boto3 reads the second
+        if self.endpoint:
+            values["AWS_ENDPOINT_URL_S3"] = self.endpoint
+        if self.ca_config_map:
+            values["AWS_CA_BUNDLE"] = f"{certificates}/ca.crt"
+        return values
 
 
 class AcceleratorConfig(Section):

@@ -15,7 +15,7 @@ from steerlm_core import __version__
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import RunStateError
 from steerlm_core.schemas import SCHEMA_VERSION
-from steerlm_core.sealed import seal, unseal
+from steerlm_core.sealed import seal
 from steerlm_core.steps.context import RunInfo
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import RUN
@@ -67,7 +67,7 @@ def open_run(store: RunStore) -> RunInfo:
     Raises:
         RunStateError: It is missing, damaged, or of another schema version.
     """
-    described = unseal(store.read(RUN), store.url(RUN))
+    described = store.document(RUN)
     if described["schema_version"] != SCHEMA_VERSION:
         raise RunStateError(
             f"{store.root}: written by release {described['versions']['steerlm']} with schema version "

@@ -23,7 +23,6 @@ from steerlm_core.models.lazy import LazyModels
 from steerlm_core.observe.events import EventLog
 from steerlm_core.retrain.finish import finish as finish_run
 from steerlm_core.retrain.running import renewed
-from steerlm_core.sealed import unseal
 from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext, TrainBackend
 from steerlm_core.steps.decide import DECISION, POLICY_0, best_policy, commit_key
 from steerlm_core.store import open_store
@@ -115,10 +114,7 @@ class Session:
 
     def evaluation(self, iteration: int) -> dict[str, Any]:
         """Read an iteration's evaluation.json."""
-        return self._document(f"iterations/{iteration:03d}/evaluation/evaluation.json")
-
-    def _document(self, key: str) -> dict[str, Any]:
-        return unseal(self._store.read(key), self._store.url(key))
+        return self._store.document(f"iterations/{iteration:03d}/evaluation/evaluation.json")
 
     def gate(self, iteration: int, max_iterations: int) -> Literal["run", "stop"]:
         """Whether an iteration is to be done.
@@ -139,7 +135,7 @@ class Session:
         """The commit of the last iteration that has one; None before the first."""
         last, iteration = None, 0
         while self._store.exists(commit_key(iteration)):
-            last = self._document(commit_key(iteration))
+            last = self._store.document(commit_key(iteration))
             iteration += 1
         return last
 
@@ -162,7 +158,7 @@ class Session:
             return {"promoted": False, "words": "Not promoted: the run stands alone, under no base root."}
         outcome, comparison = self.outcome(max_iterations), None
         if outcome["best_iteration"] is not None and self.run.origin["started_from"]:
-            comparison = self._document(comparison_key(outcome["best_iteration"]))
+            comparison = self._store.document(comparison_key(outcome["best_iteration"]))
         promoted, words = finish_run(self.root, dict(self.run.origin), outcome, comparison)
         return {"promoted": promoted, "words": words}
 

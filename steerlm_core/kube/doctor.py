@@ -15,7 +15,7 @@ from steerlm_core.kube.own_pod import image_of, own_pod
 from steerlm_core.kube.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
 from steerlm_core.kube.quota import needs, room
 from steerlm_core.kube.trial import every_pod, trial_job, trial_pods, try_job, try_pod
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.platform_config import SECRET_KEYS, PlatformConfig
 
 _INSTALL = (
     "kubectl apply --server-side -k "
@@ -23,7 +23,7 @@ _INSTALL = (
 )
 _ARGO = "/apis/argoproj.io/v1alpha1"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
-_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_KEYS = tuple(key for key, optional in SECRET_KEYS.items() if not optional)
 _ANY_IMAGE = "image"  # where admission of the pods is tried and no image is known
 
 

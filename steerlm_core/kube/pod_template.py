@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steerlm_core.platform_config import ObjectStoreConfig, PlatformConfig, ResourcesConfig, TrainJobConfig
+from steerlm_core.platform_config import SECRET_KEYS, ObjectStoreConfig, PlatformConfig, ResourcesConfig, TrainJobConfig
 
 CONTAINER = "pytorch"  # the operator looks for this name
 MODULE = "steerlm_core.kube.pod"
@@ -21,7 +21,6 @@ _AWS_CONFIG = "steerlm.dev/aws-config"
 _HOST_STYLE = "[default]\ns3 =\n  addressing_style = virtual\n"
 _NO_SIDECAR = {"sidecar.istio.io/inject": "false"}  # a proxy would outlive training, and hide peers from each other
 _SPREAD = {"prefer": "ScheduleAnyway", "require": "DoNotSchedule"}
-_KEYS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}  # optional or not
 
 
 def pod_template(
@@ -94,16 +93,12 @@ def _environment(config: TrainJobConfig) -> list[dict[str, Any]]:
 
 
 def _store_environment(store: ObjectStoreConfig) -> list[dict[str, Any]]:
-    values = {"AWS_REGION": store.region, "AWS_DEFAULT_REGION": store.region}  # boto3 reads the second
-    if store.endpoint:
-        values["AWS_ENDPOINT_URL_S3"] = store.endpoint
-    if store.ca_config_map:
-        values["AWS_CA_BUNDLE"] = f"{_CERTIFICATES}/ca.crt"
+    values = store.environment(_CERTIFICATES)
     if _host_style(store):
         values["AWS_CONFIG_FILE"] = f"{_AWS}/config"  # the only place where the AWS chain takes it from
     secrets = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": store.secret, "key": key, "optional": optional}}}
-        for key, optional in _KEYS.items()
+        for key, optional in SECRET_KEYS.items()
         if store.secret
     ]
     return _variables(values) + secrets

@@ -19,7 +19,7 @@ from steerlm_core.errors import ConfigError, did_you_mean
 from steerlm_core.kubeflow.chain import resize
 from steerlm_core.kubeflow.packaged import pipeline_path
 from steerlm_core.observe.exposition import GATEWAY
-from steerlm_core.platform_config import AcceleratorConfig, PlatformConfig, StepPodConfig
+from steerlm_core.platform_config import SECRET_KEYS, AcceleratorConfig, PlatformConfig, StepPodConfig
 
 MODEL_STEPS = ("prepare", "generate", "label", "score_prior", "evaluate", "confirm")
 PLATFORM_CONFIG_MAP, PLATFORM_FILE = "steerlm-platform", "platform.yaml"
@@ -29,7 +29,6 @@ _PLATFORM, _CERTIFICATES, _SCRATCH, _MODELS = (
     "/scratch",
     "/models",
 )
-_KEYS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}  # optional or not
 _QUEUE = "kueue.x-k8s.io/queue-name"
 _STAY = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 
@@ -92,21 +91,15 @@ def _accelerator(accelerator: AcceleratorConfig) -> dict[str, Any]:
 
 
 def _environment(platform: PlatformConfig, step: str) -> dict[str, str]:
-    store = platform.object_store
     values = {
         "HOME": "/tmp",
         "TMPDIR": _SCRATCH,
         "STEERLM_CACHE": f"{_SCRATCH}/cache",
         "STEERLM_PLATFORM": f"{_PLATFORM}/{PLATFORM_FILE}",
-        "AWS_REGION": store.region,
-        "AWS_DEFAULT_REGION": store.region,
+        **platform.object_store.environment(_CERTIFICATES),
     }
-    if store.endpoint:
-        values["AWS_ENDPOINT_URL_S3"] = store.endpoint
     if platform.steps.pushgateway:
         values[GATEWAY] = platform.steps.pushgateway
-    if store.ca_config_map:
-        values["AWS_CA_BUNDLE"] = f"{_CERTIFICATES}/ca.crt"
     if _model_cache(platform) and step in MODEL_STEPS:
         values["STEERLM_MODEL_CACHE"] = _MODELS
     return values
@@ -122,7 +115,7 @@ def _kubernetes(step: str, pod: StepPodConfig, platform: PlatformConfig) -> dict
     kubernetes.use_field_path_as_env(task, "POD_NAME", "metadata.name")
     kubernetes.use_config_map_as_volume(task, PLATFORM_CONFIG_MAP, _PLATFORM, optional=True)
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=_SCRATCH, size_limit=pod.scratch)
-    for key, optional in _KEYS.items():
+    for key, optional in SECRET_KEYS.items():
         if store.secret:
             kubernetes.use_secret_as_env(task, store.secret, {key: key}, optional=optional)
     if store.ca_config_map:

@@ -18,7 +18,6 @@ from steerlm_core.errors import RunStateError
 from steerlm_core.manifest import Manifest
 from steerlm_core.observe.event_store import read_events
 from steerlm_core.schemas import SCHEMA_VERSION
-from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import at_work
@@ -184,7 +183,7 @@ class RunView:
         Raises:
             RunStateError: It is missing or damaged.
         """
-        return unseal(self.store.read(key), self.store.url(key))
+        return self.store.document(key)
 
     def _iteration(self, number: int) -> IterationView:
         prefix = f"iterations/{number:03d}"

@@ -108,8 +108,7 @@ def best_iteration(contents: Contents) -> int | None:
 
 def base_root_of(root: str) -> str | None:
     """Return the base root that a run belongs to; None where it stands alone."""
-    store = open_store(root)
-    found = unseal(store.read(RUN), store.url(RUN))["origin"].get("base_root")
+    found = open_store(root).document(RUN)["origin"].get("base_root")
     return None if found is None else str(found)
 
 

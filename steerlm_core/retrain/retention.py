@@ -7,11 +7,9 @@ from steerlm_core.retrain.promotion import PROMOTED
 from steerlm_core.retrain.running import RUNNING
 from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import RUN, read_contents
+from steerlm_core.store.contents import ALONGSIDE, RUN, read_contents
 from steerlm_core.store.gc import find_rubbish
 from steerlm_core.store.run_store import RunStore
-
-_ALONGSIDE = ("events/", "jobs/")
 
 
 def is_base_root(store: RunStore) -> bool:
@@ -43,7 +41,7 @@ def objects_of(root: str) -> tuple[list[str], int]:
     listed = {found.key: found.size for found in store.listing()}
     ours = {*contents.documents, *(part.key for part in contents.parts())}
     ours |= {found.key for found in find_rubbish(store, contents, None, None).unreferenced}
-    ours |= {key for key in listed if key.startswith(_ALONGSIDE) or "/train/" in key}
+    ours |= {key for key in listed if key.startswith(ALONGSIDE) or "/train/" in key}
     keys = sorted(ours & listed.keys(), key=lambda key: (key == RUN, key))
     return keys, sum(listed[key] for key in keys)
 

@@ -20,6 +20,7 @@ from steerlm_core.sealed import unseal
 from steerlm_core.store.run_store import REMOVED, RunStore
 
 RUN, DECISION = "run.json", "decision.json"
+ALONGSIDE = ("events/", "jobs/")  # of the run's past; no document names what lies there, and nobody verifies it
 BEFORE_THE_LOOP = ("prompts", "annotated", "models/prior", "models/attribute", "models/policy-0")
 STAGE_OUTPUTS = ("candidates", "labels", "prior_scores", "groups")
 ITERATION_OUTPUTS = (*STAGE_OUTPUTS, "model", "evaluation")

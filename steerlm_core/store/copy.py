@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 from steerlm_core.errors import RunStateError
 from steerlm_core.sealed import seal
-from steerlm_core.store.contents import RUN, Contents, read_contents
+from steerlm_core.store.contents import ALONGSIDE, RUN, Contents, read_contents
 from steerlm_core.store.run_store import RunStore
-
-_ALONGSIDE = ("events/", "jobs/")  # of the run's past; not verified
 
 
 def copy_run(source: RunStore, target: RunStore, progress: Callable[[int, int, str], None]) -> Contents:
@@ -41,7 +39,7 @@ def copy_run(source: RunStore, target: RunStore, progress: Callable[[int, int, s
             target.upload(part.key, source.local_file(part))
         target.verify(part)
         progress(done, total, "objects")
-    for prefix in _ALONGSIDE:
+    for prefix in ALONGSIDE:
         for found in source.listing(prefix):
             target.put(found.key, source.read(found.key))
     ordered = sorted(contents.documents, key=lambda key: key == RUN)

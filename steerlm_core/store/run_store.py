@@ -16,12 +16,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steerlm_core.errors import RunStateError, StoreError
 from steerlm_core.manifest import Manifest, Part
+from steerlm_core.sealed import unseal
 from steerlm_core.store.mirror import CheckpointMirror
 from steerlm_core.store.objects import Listed, Objects
 from steerlm_core.store.scratch import Scratch
@@ -72,6 +74,14 @@ class RunStore:
         if data is None:
             raise RunStateError(f"{self.url(key)}: missing.")
         return data
+
+    def document(self, key: str) -> dict[str, Any]:
+        """Read a sealed document.
+
+        Raises:
+            RunStateError: There is none, or it is damaged.
+        """
+        return unseal(self.read(key), self.url(key))
 
     def read_versioned(self, key: str) -> tuple[bytes, str] | None:
         """The object's bytes and a token of its version, for `swap`; None where there is none."""
