@@ -7,15 +7,12 @@ jitter; what it leaves out, a body that breaks off, is retried here.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import boto3
 import tenacity
@@ -28,13 +25,14 @@ from botocore.exceptions import (
 )
 
 from steerlm_core.errors import ConfigError, StoreError, StoreRefusedError
+from steerlm_core.store import ranges
 from steerlm_core.store.objects import Listed
 
 CONNECT_SECONDS, READ_SECONDS = 5, 20
 ATTEMPTS = 8  # with one request in five failing, one operation in 400,000 fails
 _TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=8)
 _DELETED_TOGETHER = 1000
-_RANGE, _AHEAD = 8 << 20, 10  # bytes of a download's range; ranges fetched at once
+_PIECE = 512 << 10  # bytes of a large answer that are read at once
 
 _Answer = TypeVar("_Answer")
 
@@ -114,13 +112,14 @@ class S3Objects:
     def download(self, key: str, path: Path) -> str | None:
         """Write an object's bytes to a file, by ranges and in parallel; returns their sha256, None where it is none.
 
-        boto3's own transfer would have every byte read again to be hashed; here that is done on the way.
+        boto3's own transfer would have every byte read again to be hashed.
         """
         found = self._head(key)
         if found is None:
             return None
+        size, version = found
         with self._named(key):
-            return self._download(key, path, *found)
+            return ranges.download(lambda *to: _again(lambda: self._fill(key, version, *to)), path, size)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that do not exist are left out."""
@@ -158,36 +157,27 @@ class S3Objects:
                 raise
         return int(found["ContentLength"]), str(found["ETag"])
 
-    def _get(self, key: str, **options: str) -> tuple[bytes, str]:
-        answer = self._client.get_object(**self._at(key), **options)
+    def _get(self, key: str) -> tuple[bytes, str]:
+        answer = self._client.get_object(**self._at(key))
         try:
             return answer["Body"].read(), answer["ETag"]
         except (BotoCoreError, OSError) as error:
             raise _BrokenOffError(cause=str(error)) from error
 
-    def _download(self, key: str, path: Path, size: int, version: str) -> str:
-        """Fetch ranges ahead, and write and hash them in their order; at most `_AHEAD` are in memory."""
-        state, waiting = hashlib.sha256(), deque[Future[bytes]]()
-
-        def fetch(start: int) -> bytes:
-            last = min(start + _RANGE, size) - 1
-            return _again(lambda: self._get(key, Range=f"bytes={start}-{last}", IfMatch=version))[0]
-
-        def take(file: IO[bytes]) -> None:
-            data = waiting.popleft().result()
-            state.update(data)
-            file.write(data)
-
-        unfinished = path.with_name(f"{path.name}.part")
-        with unfinished.open("wb") as file, ThreadPoolExecutor(_AHEAD) as pool:
-            for start in range(0, size, _RANGE):
-                waiting.append(pool.submit(fetch, start))
-                if len(waiting) == _AHEAD:
-                    take(file)
-            while waiting:
-                take(file)
-        unfinished.rename(path)
-        return state.hexdigest()
+    def _fill(self, key: str, version: str, start: int, into: memoryview) -> None:
+        """Fill a buffer with the bytes of that version of an object from `start` on."""
+        wanted = f"bytes={start}-{start + len(into) - 1}"
+        body = self._client.get_object(**self._at(key), Range=wanted, IfMatch=version)["Body"]
+        try:
+            while into:
+                count = body.readinto(into[:_PIECE])
+                if not count:
+                    raise OSError(f"{len(into)} bytes are missing")
+                into = into[count:]
+        except (BotoCoreError, OSError) as error:
+            raise _BrokenOffError(cause=str(error)) from error
+        finally:
+            body.close()
 
     def _put_if(self, key: str, data: bytes, **condition: str) -> bool:
         """Put under a condition; an answer that got lost makes the repeated request fail, so look who won."""
