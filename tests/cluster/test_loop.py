@@ -1,4 +1,4 @@
-"""The loop with every training step as a PyTorchJob finds and decides what it does on one machine."""
+"""The demo with every training step as a PyTorchJob finds and decides what it does on one machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steerlm_core.config import RunConfig
 from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
-from tests.cluster.kit import ROOT, objects, until
+from tests.cluster.kit import ROOT, objects
 from tests.cluster.launched import STEERLM
 from tests.cluster.place import Place
 from tests.services.s3 import BUCKET
@@ -34,23 +33,30 @@ def results(root: str) -> dict[str, bytes]:
     return {found.key: store.read(found.key) for found in store.listing() if found.key.endswith(COMPARED)}
 
 
-@pytest.mark.timeout(900)
-def test_the_loop_on_the_cluster_is_bitwise_that_of_two_processes_here(
-    toy: RunConfig, place: Place, tmp_path: Path
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    """The demo, trained by two processes."""
+    settings = yaml.safe_load((ROOT / "examples/demo.yaml").read_text())
+    settings["train"]["processes"] = 2
+    path = tmp_path / "demo.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.mark.timeout(1500)
+def test_the_demo_on_the_cluster_is_bitwise_that_of_two_processes_here(
+    demo: Path, place: Place, tmp_path: Path
 ) -> None:
-    config = tmp_path / "toy.yaml"
-    train = toy.train.model_copy(update={"processes": 2, "epochs": 2})
-    config.write_text(yaml.safe_dump(toy.model_copy(update={"train": train}).model_dump(mode="json")))
     there = f"s3://{BUCKET}/loop-{uuid.uuid4().hex[:6]}"
     platform = str(place.platform("loop"))
-    run(config, there, "--backend", "pytorchjob", "--platform", platform, KUBECONFIG=str(place.kubeconfig()))
+    run(demo, there, "--backend", "pytorchjob", "--platform", platform, KUBECONFIG=str(place.kubeconfig()))
     run_id = unseal(open_store(there).read("run.json"), "run.json")["run_id"]
-    pods = until("two jobs", lambda: objects("pods", place.name, "-l", f"steerlm.dev/run={run_id}"), 5)
+    pods = objects("pods", place.name, "-l", f"steerlm.dev/run={run_id}")
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
     assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
     here, alone = str(tmp_path / "here"), str(tmp_path / "alone")
-    run(config, here, "--backend", "torchrun")
-    run(config, alone, "--backend", "local", "--max-iterations", "1")
+    run(demo, here, "--backend", "torchrun")
+    run(demo, alone, "--backend", "local", "--max-iterations", "1")
     assert {"iterations/000/commit.json", "iterations/001/commit.json"} <= results(here).keys()
     assert results(there) == results(here)
     one, two = (results(root)["iterations/000/evaluation/evaluation.json"] for root in (alone, here))

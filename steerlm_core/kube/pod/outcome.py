@@ -42,7 +42,7 @@ def failed(rank: int, error: Exception, stop: Stop) -> Outcome:
     end = next((end for kind, end in _ENDS if isinstance(error, kind)), End.RETRYABLE)
     message = str(error) if isinstance(error, SteerLMError) else f"{type(error).__name__}: {error}"
     if stop.end is not None and end in (End.STOPPED, End.RETRYABLE, End.STORE_UNREACHABLE):
-        end, message = stop.end, stop.message if message == stop.message else f"{stop.message}. {message}"
+        end, message = stop.end, stop.message if message == stop.message else f"{stop.message.rstrip('.')}. {message}"
     return Outcome(end=end, message=message, rank=rank, pod=socket.gethostname(), time=time.time())
 
 
