@@ -20,6 +20,7 @@ from steerlm_core.steps.context import RunInfo
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import RUN
 from steerlm_core.store.inputs import Inputs
+from steerlm_core.store.probe import probe
 from steerlm_core.store.run_store import RunStore
 
 _VERSIONED = ("torch", "transformers", "deepspeed", "pyarrow")
@@ -48,7 +49,7 @@ def create_or_open_run(root: str, config: RunConfig | None, origin: Mapping[str,
 
         with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
             preflight(config, Inputs(Path(scratch), weights=False).fetch)
-        store.probe()
+        probe(store)
         store.create(RUN, seal(_describe(config, origin or {})))
     run = open_run(store)
     if config is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.in_process import Steerlm, steerlm_in_process
 from tests.services.fault_proxy import FaultProxy, fault_proxy
 from tests.services.s3 import BUCKET, S3Server, s3_server
 
@@ -42,6 +43,12 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
         for name, value in proxy.environment.items():
             monkeypatch.setenv(name, value)
         yield proxy
+
+
+@pytest.fixture
+def steerlm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Steerlm:
+    """Runs a command: `steerlm("status", root)`."""
+    return steerlm_in_process(monkeypatch, capsys)
 
 
 @pytest.fixture(autouse=True)

@@ -7,66 +7,18 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
 
-from steerlm_core.cli import main
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Steerlm = Callable[..., Ended]
+from tests.in_process import Ended, Steerlm
+from tests.tiny import tiny_settings
 
 
 @pytest.fixture
-def steerlm(monkeypatch, capsys) -> Steerlm:
-    def run(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["steerlm", *map(str, words)])
-        capsys.readouterr()
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Ended(code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def prior() -> Path:
-    """A base model too small to be good, in the cache."""
-    from steerlm_core.embedded.base_model import BaseConfig, base_model
-
-    tiny = BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320, validation_stories=8)
-    return base_model(1, config=tiny)
-
-
-@pytest.fixture
-def settings(prior) -> dict:
-    return {
-        "name": "tiny",
-        "max_iterations": 2,
-        "attributes": [{"name": "verbosity"}, {"name": "mood"}],
-        "raters": {"verbosity": "word_count", "mood": "sentiment"},
-        "models": {"prior": str(prior)},
-        "annotated": {"attribute_texts": 32, "bootstrap_texts": 16},
-        "attribute_fit": {"epochs": 1},
-        "bootstrap_fit": {"epochs": 1},
-        "prompts": {"train": 8, "held_out": 6, "prompts_per_part": 4},
-        "generate": {"candidates": 3, "max_new_tokens": 12, "truncated": "keep"},
-        "train": {"epochs": 1, "batch_groups": 4},
-        "runtime": {"threads": 1},
-    }
+def settings() -> dict:
+    return tiny_settings()
 
 
 @pytest.fixture
@@ -246,7 +198,7 @@ def test_doctor_says_what_it_finds(steerlm):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, prior) -> Path:
+def finished(tmp_path_factory) -> Path:
     """The root of a run of two iterations, made by the command itself."""
     folder = tmp_path_factory.mktemp("finished")
     return folder / "root"

@@ -12,6 +12,7 @@ import steerlm_core.store.local as local
 from steerlm_core.errors import ConfigError, RunStateError, StoreError
 from steerlm_core.manifest import Manifest, Part
 from steerlm_core.store import open_store
+from steerlm_core.store.probe import probe
 from steerlm_core.store.run_store import RunStore
 
 
@@ -158,7 +159,7 @@ def test_a_write_does_not_mind_that_another_removes_its_folder(disk):
 
 
 def test_the_probe_passes_and_leaves_nothing(store):
-    store.probe()
+    probe(store)
     assert list(store.listing()) == []
 
 
@@ -170,7 +171,7 @@ def test_a_store_without_conditional_puts_is_refused(store, monkeypatch, ignored
 
     monkeypatch.setattr(store, ignored, ignores)
     with pytest.raises(StoreError, match="this store ignores 'If-"):
-        store.probe()
+        probe(store)
     assert list(store.listing()) == []
 
 

@@ -12,6 +12,7 @@ from steerlm_core.errors import StoreError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
 from steerlm_core.store import open_store, s3
+from steerlm_core.store.probe import probe
 from tests.services.s3 import ACCESS_KEY, SECRET_KEY
 from tests.toy.world import build, small
 
@@ -32,7 +33,7 @@ def _said(root: str) -> str:
 
 def test_a_bucket_that_does_not_exist(bucket):
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/leases/probe-.*\[NoSuchBucket\]. Create the bucket"):
-        open_store("s3://no-such-bucket").probe()
+        probe(open_store("s3://no-such-bucket"))
 
 
 def test_a_wrong_secret(bucket, monkeypatch):

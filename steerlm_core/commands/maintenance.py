@@ -113,9 +113,10 @@ def copy(
     from steerlm_core.commands.tables import print_text
     from steerlm_core.store import open_store
     from steerlm_core.store.copy import copy_run
+    from steerlm_core.store.probe import probe
 
     there = open_store(target)
-    there.probe()
+    probe(there)
     contents = copy_run(open_store(root), there, _progress)
     print_text(f"{contents.run_id} is in {target} now, {len(contents.documents)} documents and all their parts.")
 

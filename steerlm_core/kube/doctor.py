@@ -193,9 +193,10 @@ def store(root: str | None) -> Check:
     if not root.startswith("s3://"):
         return Check(what, State.FAILED, f"'{root}' is not to be reached from a pod", "Give --root s3://BUCKET/PREFIX")
     from steerlm_core.store import open_store
+    from steerlm_core.store.probe import probe
 
     try:
-        open_store(root).probe()
+        probe(open_store(root))
     except SteerLMError as error:
         return Check(what, State.FAILED, str(error), "Correct the address, the credentials or the bucket's policy.")
     return Check(what, State.OK, f"{root} can be written to from here, and honours conditional puts")

@@ -14,6 +14,7 @@ from steerlm_core.config import RunConfig
 from steerlm_core.errors import ConfigError
 from steerlm_core.observe.events import Event
 from steerlm_core.observe.reader import Reader
+from steerlm_core.observe.settings import dotted
 
 _LONGEST_PARAMETER = 500
 
@@ -139,16 +140,8 @@ class MLflow(Tracker):
         parameter = self._mlflow.entities.Param
         given = [
             parameter(key, str(value)[:_LONGEST_PARAMETER])
-            for key, value in _flat(self._config.model_dump(mode="json"))
+            for key, value in dotted(self._config.model_dump(mode="json"))
         ]
         for start in range(0, len(given), 100):
             self._client.log_batch(run.info.run_id, params=given[start : start + 100])
         return run
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, each in value.items():
-            yield from _flat(each, f"{path}.{key}".lstrip("."))
-    else:
-        yield path, value

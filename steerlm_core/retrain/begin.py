@@ -17,6 +17,7 @@ from steerlm_core.retrain.promotion import promoted
 from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import RUN
+from steerlm_core.store.probe import probe
 from steerlm_core.store.run_store import RunStore
 
 FINISHED = "finished.json"
@@ -53,7 +54,7 @@ def begin(base_root: str, config: RunConfig, job: str, workflow: str, ended: run
         RunStateError: Another job is at work.
     """
     base = open_store(base_root)
-    base.probe()
+    probe(base)
     unfinished, material = running.claim(base, job, workflow, ended), material_digest(config)
     if unfinished is not None and _material_of(unfinished) == material:
         running.set_root(base, job, unfinished)

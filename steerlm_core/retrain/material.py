@@ -7,7 +7,7 @@ from typing import Any
 
 from steerlm_core.config import RunConfig, digest
 from steerlm_core.store import open_store
-from steerlm_core.store.run_store import file_sha256
+from steerlm_core.store.hashes import file_sha256
 
 _MADE_HERE = ("embedded:", "package:")
 

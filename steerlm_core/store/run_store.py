@@ -7,12 +7,11 @@ read, a model's is kept under the hash of its content ($STEERLM_MODEL_CACHE, els
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +20,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steerlm_core.errors import RunStateError, StoreError
+from steerlm_core.errors import RunStateError
 from steerlm_core.manifest import Manifest, Part
 from steerlm_core.sealed import unseal
+from steerlm_core.store.hashes import HASH_IN_NAME, file_sha256, folder_name, whole_folder
 from steerlm_core.store.mirror import CheckpointMirror
 from steerlm_core.store.objects import Listed, Objects
 from steerlm_core.store.scratch import Scratch
 
 REMOVED = "removed.json"  # beside a manifest: its parts were removed on purpose
 
-_HASH_IN_NAME = 12
 _HASHING = 4  # files at once
 _MODELS_KEPT = 6  # copies in scratch: prior, attribute model, and the policies of two iterations
 
@@ -120,30 +119,12 @@ class RunStore:
         if self._objects.download(key, path) is None:
             raise RunStateError(f"{self.url(key)}: missing.")
 
-    def probe(self) -> None:
-        """Find out whether the store honours conditional puts, on which everything else rests.
-
-        Raises:
-            StoreError: It does not, or cannot be written to.
-        """
-        key, versions = f"leases/probe-{uuid.uuid4().hex}", []
-        try:
-            for data, expected in ((b"1", True), (b"2", False)):
-                if self.create(key, data) != expected:
-                    raise StoreError(_NO_CONDITION.format(self.root, "If-None-Match: *"))
-                versions.append(self.read_versioned(key))
-            (_, first) = versions[0] or (b"", "")
-            if not self.swap(key, b"3", first) or self.swap(key, b"4", first):
-                raise StoreError(_NO_CONDITION.format(self.root, "If-Match"))
-        finally:
-            self.delete([key])
-
     def write_table(self, prefix: str, number: int, table: pa.Table, split: str) -> Part:
         """Write one Parquet part; its key carries a hash of its content."""
         with self._temporary() as path:
             pq.write_table(table, path, compression="zstd")
             sha256 = file_sha256(path)
-            key = f"{prefix}/part-{number:05d}-{sha256[:_HASH_IN_NAME]}.parquet"
+            key = f"{prefix}/part-{number:05d}-{sha256[:HASH_IN_NAME]}.parquet"
             part = Part(key=key, rows=table.num_rows, size=path.stat().st_size, sha256=sha256, split=split)
             self._upload_once(part, path)
         return part
@@ -172,7 +153,7 @@ class RunStore:
         with ThreadPoolExecutor(_HASHING) as pool:
             hashes = list(pool.map(file_sha256, files))
         names = [path.relative_to(folder).as_posix() for path in files]
-        content = _folder_name(names, hashes)
+        content = folder_name(names, hashes)
         parts = []
         for path, name, sha256 in zip(files, names, hashes, strict=True):
             part = Part(key=f"{prefix}/{content}/{name}", size=path.stat().st_size, sha256=sha256)
@@ -186,7 +167,7 @@ class RunStore:
         Raises:
             RunStateError: A file is missing or damaged, or the manifest names no whole folder.
         """
-        prefix, name = _whole_folder(manifest, self.root)
+        prefix, name = whole_folder(manifest, self.root)
         if own := self._objects.path(f"{prefix}{name}"):
             for part in manifest.parts:
                 self.local_file(part)
@@ -297,35 +278,3 @@ class RunStore:
             yield path
         finally:
             path.unlink(missing_ok=True)
-
-
-_NO_CONDITION = (
-    "{}: this store ignores '{}'. Runs rely on conditional puts to have one winner: use a server that honours them "
-    "(AWS S3, SeaweedFS from 4.0, MinIO, Ceph from 19)."
-)
-
-
-def _whole_folder(manifest: Manifest, root: str) -> tuple[str, str]:
-    """The prefix and the name of the folder whose files a manifest names."""
-    hashes = [part.sha256 for part in manifest.parts]
-    keys = [part.key for part in manifest.parts]
-    pieces = keys[0].split("/")[:-1] if keys else []
-    for depth in reversed(range(len(pieces))):
-        start = "/".join(pieces[: depth + 1]) + "/"
-        if all(key.startswith(start) for key in keys):
-            names = [key.removeprefix(start) for key in keys]
-            if pieces[depth] == _folder_name(names, hashes):
-                return start.removesuffix(f"{pieces[depth]}/"), pieces[depth]
-    raise RunStateError(f"{root}: the manifest of '{manifest.step}' names no whole folder of files.")
-
-
-def _folder_name(names: Sequence[str], hashes: Sequence[str]) -> str:
-    """The hash that names a folder with these files, in order."""
-    listed = "".join(f"{name}{sha256}" for name, sha256 in zip(names, hashes, strict=True))
-    return hashlib.sha256(listed.encode()).hexdigest()[:_HASH_IN_NAME]
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
 
-from steerlm_core.cli import main
 from steerlm_core.kubeflow import follow, package
 from steerlm_core.kubeflow.platform import write_pipeline
 from tests.services.kfp_api import KfpApi, kfp_api
@@ -21,36 +18,11 @@ FOUND_BY_THEMSELVES = (
 ).split()
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Steerlm = Callable[..., Ended]
-
-
 @pytest.fixture(autouse=True)
 def _nothing_is_found_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in FOUND_BY_THEMSELVES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.01)
-
-
-@pytest.fixture
-def steerlm(monkeypatch, capsys) -> Steerlm:
-    def run(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["steerlm", *map(str, words)])
-        capsys.readouterr()
-        try:
-            code = main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Ended(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 from steerlm_core.observe.report import figures
 from steerlm_core.observe.report.data import RunData
 from steerlm_core.observe.report.page import Block, Figures, Notes, Section, Table
+from steerlm_core.observe.settings import dotted
 from steerlm_core.observe.text import duration, interval, number, outcome
 
 _LONGEST_VALUE = 120
@@ -74,7 +75,7 @@ def _steering(runs: Sequence[RunData]) -> Section:
 
 
 def _settings(runs: Sequence[RunData]) -> Section:
-    settings = [dict(_flat(run.config.model_dump(mode="json"))) for run in runs]
+    settings = [dict(dotted(run.config.model_dump(mode="json"))) for run in runs]
     keys = list(dict.fromkeys(key for each in settings for key in each))
     rows = [
         [key, *(str(each.get(key, "–"))[:_LONGEST_VALUE] for each in settings)]
@@ -85,11 +86,3 @@ def _settings(runs: Sequence[RunData]) -> Section:
         Table(("setting", *names(runs)), rows, words=1 + len(runs)) if rows else "Nothing: equal settings."
     ]
     return Section("settings", "What was set differently", "Settings in which the runs differ.", blocks)
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, each in value.items():
-            yield from _flat(each, f"{path}.{key}".lstrip("."))
-    else:
-        yield path, value
