@@ -14,7 +14,6 @@ from steerlm_core.config import RunConfig
 from steerlm_core.retrain import running
 from steerlm_core.retrain.material import material_digest
 from steerlm_core.retrain.promotion import promoted
-from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import RUN
 from steerlm_core.store.probe import probe
@@ -80,11 +79,10 @@ def _from_promoted(config: RunConfig, entry: dict[str, Any] | None) -> RunConfig
 
 
 def _material_of(root: str) -> str | None:
-    store = open_store(root)
-    found = store.read_versioned(RUN)
-    return None if found is None else unseal(found[0], store.url(RUN))["origin"].get("material")
+    found = open_store(root).document_versioned(RUN)
+    return None if found is None else found[0]["origin"].get("material")
 
 
 def _last_material(base: RunStore) -> str | None:
-    found = base.read_versioned(FINISHED)
-    return None if found is None else str(unseal(found[0], base.url(FINISHED))["material"])
+    found = base.document_versioned(FINISHED)
+    return None if found is None else str(found[0]["material"])

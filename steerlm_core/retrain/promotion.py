@@ -11,7 +11,7 @@ from types import EllipsisType
 from typing import Any
 
 from steerlm_core.errors import RunStateError
-from steerlm_core.sealed import seal, unseal
+from steerlm_core.sealed import seal
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import RUN, Contents, read_contents
 from steerlm_core.store.run_store import RunStore
@@ -114,10 +114,8 @@ def base_root_of(root: str) -> str | None:
 
 def _read(base: RunStore) -> tuple[str | None, dict[str, Any]]:
     """The document's version and content: all entries, and the numbers of those in use, one on top of the other."""
-    found = base.read_versioned(PROMOTED)
-    if found is None:
-        return None, {"entries": [], "in_use": []}
-    return found[1], unseal(found[0], base.url(PROMOTED))
+    found = base.document_versioned(PROMOTED)
+    return (None, {"entries": [], "in_use": []}) if found is None else (found[1], found[0])
 
 
 def _move(base: RunStore, version: str | None, entries: list[dict[str, Any]], in_use: list[int]) -> None:

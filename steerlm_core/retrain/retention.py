@@ -5,7 +5,6 @@ from __future__ import annotations
 from steerlm_core.retrain.begin import FINISHED
 from steerlm_core.retrain.promotion import PROMOTED
 from steerlm_core.retrain.running import RUNNING
-from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import ALONGSIDE, RUN, read_contents
 from steerlm_core.store.gc import find_rubbish
@@ -50,10 +49,10 @@ def _needed(base: RunStore) -> set[str]:
     """The runs that hold a model in use or one to roll back to, the one at work, and the last finished."""
     found: set[str] = set()
     for key in (RUNNING, FINISHED, PROMOTED):
-        document = base.read_versioned(key)
+        document = base.document_versioned(key)
         if document is None:
             continue
-        value = unseal(document[0], base.url(key))
+        value = document[0]
         entries = [value["entries"][number] for number in value["in_use"]] if key == PROMOTED else [value]
         found |= {str(entry["root"]) for entry in entries if entry["root"]}
     return found

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from steerlm_core.errors import RunStateError, SteerLMError
-from steerlm_core.sealed import seal, unseal
+from steerlm_core.sealed import seal
 from steerlm_core.store.run_store import RunStore
 
 RUNNING = "running.json"
@@ -43,12 +43,12 @@ def claim(base: RunStore, job: str, workflow: str, ended: Ended) -> str | None:
         RunStateError: Another job is at work.
     """
     mine = {"job": job, "workflow": workflow, "root": None, "renewed": time.time()}
-    found = base.read_versioned(RUNNING)
+    found = base.document_versioned(RUNNING)
     if found is None:
         if base.create(RUNNING, seal(mine)):
             return None
         return claim(base, job, workflow, ended)
-    held = _read(base, found[0])
+    held = found[0]
     if held["job"] not in ("", job) and not _stale(held, ended):
         raise RunStateError(
             f"{base.url(RUNNING)}: {_words(held)} is at work under this base root; one run at a time. It gives the "
@@ -71,9 +71,9 @@ def release(base: RunStore, job: str) -> None:
 
 def release_of_run(base: RunStore, root: str) -> None:
     """Give the base root back where it is held for a run that has finished."""
-    found = base.read_versioned(RUNNING)
-    if found is not None and _read(base, found[0])["root"] == root:
-        _update(base, str(_read(base, found[0])["job"]), _FREE)
+    found = base.document_versioned(RUNNING)
+    if found is not None and found[0]["root"] == root:
+        _update(base, str(found[0]["job"]), _FREE)
 
 
 @contextmanager
@@ -100,20 +100,18 @@ def renewed(base: RunStore, root: str) -> Iterator[None]:
 
 
 def _renew(base: RunStore, root: str) -> None:
-    found = base.read_versioned(RUNNING)
-    held = _read(base, found[0]) if found else None
-    if found and held and held["root"] == root:
-        base.swap(RUNNING, seal({**held, "renewed": time.time()}), found[1])
+    found = base.document_versioned(RUNNING)
+    if found and found[0]["root"] == root:
+        base.swap(RUNNING, seal({**found[0], "renewed": time.time()}), found[1])
 
 
 def _update(base: RunStore, job: str, values: Mapping[str, Any]) -> None:
     """Change the claim of a job; renewals by its steps may come between."""
     while True:
-        found = base.read_versioned(RUNNING)
-        held = _read(base, found[0]) if found else None
-        if found is None or held is None or held["job"] != job:
+        found = base.document_versioned(RUNNING)
+        if found is None or found[0]["job"] != job:
             raise RunStateError(f"{base.url(RUNNING)}: is not held by job '{job}' any more; another has taken over.")
-        if base.swap(RUNNING, seal({**held, **values}), found[1]):
+        if base.swap(RUNNING, seal({**found[0], **values}), found[1]):
             return
 
 
@@ -126,7 +124,3 @@ def _stale(held: dict[str, Any], ended: Ended) -> bool:
 def _words(held: dict[str, Any]) -> str:
     what = f"Workflow '{held['workflow']}'" if held["workflow"] else f"job '{held['job']}'"
     return f"{what} ({held['root']})" if held["root"] else what
-
-
-def _read(base: RunStore, data: bytes) -> dict[str, Any]:
-    return unseal(data, base.url(RUNNING))

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from steerlm_core.errors import RunStateError
 from steerlm_core.manifest import Manifest, Part
-from steerlm_core.sealed import unseal
 from steerlm_core.store.run_store import REMOVED, RunStore
 
 RUN, DECISION = "run.json", "decision.json"
@@ -127,12 +126,12 @@ def _output(store: RunStore, contents: Contents, prefix: str) -> bool:
 
 
 def _document(store: RunStore, contents: Contents, key: str) -> dict[str, Any] | None:
-    found = store.read_versioned(key)
-    if found is None:
-        return None
     try:
-        contents.documents[key] = unseal(found[0], store.url(key))
+        found = store.document_versioned(key)
     except RunStateError:
         contents.problems[key] = "damaged: its bytes are not those that were written"
         return None
-    return contents.documents[key]
+    if found is None:
+        return None
+    contents.documents[key] = found[0]
+    return found[0]

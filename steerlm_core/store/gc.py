@@ -77,16 +77,21 @@ def find_rubbish(store: RunStore, contents: Contents, keep_models: int | None, k
 def remove(store: RunStore, rubbish: Rubbish) -> None:
     """Remove it; an output of a retired iteration says first that it is gone on purpose."""
     for prefix, parts in rubbish.retired.items():
-        store.create(f"{prefix}/{REMOVED}", seal({"removed": sorted(found.key for found in parts)}))
+        _say_removed(store, prefix, [found.key for found in parts])
     store.delete([found.key for found in rubbish.everything()])
 
 
 def retire(store: RunStore, contents: Contents, keep_models: int | None, keep_candidates: int | None) -> None:
     """Remove what retention does not keep, without listing anything."""
     for prefix in retired_prefixes(contents, keep_models, keep_candidates):
-        keys = sorted(part.key for part in contents.manifests[prefix].parts)
-        store.create(f"{prefix}/{REMOVED}", seal({"removed": keys}))
+        keys = [part.key for part in contents.manifests[prefix].parts]
+        _say_removed(store, prefix, keys)
         store.delete(keys)
+
+
+def _say_removed(store: RunStore, prefix: str, keys: Iterable[str]) -> None:
+    """Note that these are gone on purpose, before they are gone."""
+    store.create(f"{prefix}/{REMOVED}", seal({"removed": sorted(keys)}))
 
 
 def retired_prefixes(contents: Contents, keep_models: int | None, keep_candidates: int | None) -> Iterable[str]:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from steerlm_core.errors import RunStateError, SteerLMError
-from steerlm_core.sealed import seal, unseal
+from steerlm_core.sealed import seal
 
 if TYPE_CHECKING:
     from steerlm_core.store.run_store import RunStore
@@ -53,10 +53,10 @@ class CheckpointMirror:
         return f"{self._prefix}/latest.json"
 
     def _restore(self) -> None:
-        found = self._store.read_versioned(self._latest)
+        found = self._store.document_versioned(self._latest)
         if found is None:
             return
-        latest = unseal(found[0], self._store.url(self._latest))
+        latest = found[0]
         folder = self._folder / latest["name"]
         try:
             if not folder.is_dir():
@@ -93,10 +93,10 @@ class CheckpointMirror:
         files = sorted(path.name for path in (self._folder / name).iterdir())
         for file in files:
             self._store.upload(f"{self._prefix}/{name}/{file}", self._folder / name / file)
-        before = self._store.read_versioned(self._latest)
+        before = self._store.document_versioned(self._latest)
         self._store.put(self._latest, seal({"name": name, "files": files}))
         self._mirrored = name
         if before is not None:
-            old = unseal(before[0], self._store.url(self._latest))
+            old = before[0]
             if old["name"] != name:
                 self._store.delete([f"{self._prefix}/{old['name']}/{file}" for file in old["files"]])

@@ -82,6 +82,15 @@ class RunStore:
         """
         return unseal(self.read(key), self.url(key))
 
+    def document_versioned(self, key: str) -> tuple[dict[str, Any], str] | None:
+        """A sealed document and a token of its version, for `swap`; None where there is none.
+
+        Raises:
+            RunStateError: It is damaged.
+        """
+        found = self.read_versioned(key)
+        return None if found is None else (unseal(found[0], self.url(key)), found[1])
+
     def read_versioned(self, key: str) -> tuple[bytes, str] | None:
         """The object's bytes and a token of its version, for `swap`; None where there is none."""
         return self._objects.read_versioned(key)
