@@ -13,6 +13,7 @@ from typing import Any
 
 from steerlm_core import __version__
 from steerlm_core.config import RunConfig, parse_config
+from steerlm_core.dotted import differing
 from steerlm_core.errors import RunStateError
 from steerlm_core.schemas import SCHEMA_VERSION
 from steerlm_core.sealed import seal
@@ -55,9 +56,10 @@ def create_or_open_run(root: str, config: RunConfig | None, origin: Mapping[str,
     if config is None:
         return run
     if run.config.digest() != config.digest():
+        names = ", ".join(differing(run.config.deciding(), config.deciding()))
         raise RunStateError(
-            f"{root}: holds run '{run.run_id}', made from another configuration, differing in: "
-            f"{', '.join(_differences(run.config, config))}. Use another root, or go on: `steerlm resume {root}`."
+            f"{root}: holds run '{run.run_id}', made from another configuration, differing in: {names}. "
+            f"Use another root, or go on: `steerlm resume {root}`."
         )
     return replace(run, config=config)
 
@@ -89,13 +91,3 @@ def _describe(config: RunConfig, origin: Mapping[str, Any]) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "origin": dict(origin),
     }
-
-
-def _differences(ours: RunConfig, theirs: RunConfig) -> list[str]:
-    def flat(value: Any, path: str = "") -> dict[str, Any]:
-        if not isinstance(value, dict) or not value:
-            return {path: value}
-        return {k: v for key, each in value.items() for k, v in flat(each, f"{path}.{key}".lstrip(".")).items()}
-
-    a, b = flat(ours.deciding()), flat(theirs.deciding())
-    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from steerlm_core.config import RunConfig, load_config, parse_config
+from steerlm_core.dotted import differing
 from steerlm_core.errors import ConfigError
 from steerlm_core.observe.display import make_display
 from steerlm_core.observe.watch import watched
 from steerlm_core.retrain.begin import begin as begin_run
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run_root import create_or_open_run, open_run
 from steerlm_core.session import ITERATION_STEPS, Session, with_backend
 from steerlm_core.steps.context import Shard
 from steerlm_core.store import open_store
@@ -41,7 +42,7 @@ def begin(root: str, base_root: str, config: dict[str, Any] | None, config_uri: 
     if bool(root) == bool(base_root):
         raise ConfigError(f"root is '{root}' and base_root is '{base_root}': give one of the two.")
     if root:
-        create_or_open_run(root, given)
+        _open(root, given)
         return root
     if given is None:
         raise ConfigError("base_root needs a configuration: give config or config_uri.")
@@ -51,6 +52,17 @@ def begin(root: str, base_root: str, config: dict[str, Any] | None, config_uri: 
     if begun.root:
         create_or_open_run(begun.root, begun.config, begun.origin)
     return begun.root
+
+
+def _open(root: str, given: RunConfig | None) -> None:
+    """Open or create a run, and name what its other steps, which see `run.json` alone, will not take from `given`."""
+    create_or_open_run(root, given)
+    if given is None:
+        return
+    kept = open_run(open_store(root)).config
+    names = differing(kept.model_dump(mode="json"), given.model_dump(mode="json"))
+    if names := [name for name in names if name != "max_iterations"]:  # an argument of the pipeline's own
+        print(f"{root}: the run began with other settings, and keeps those it has, of: {', '.join(names)}.")
 
 
 def _given_config(config: dict[str, Any] | None, uri: str) -> RunConfig | None:

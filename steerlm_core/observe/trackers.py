@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from steerlm_core.config import RunConfig
+from steerlm_core.dotted import dotted
 from steerlm_core.errors import ConfigError
 from steerlm_core.observe.events import Event
 from steerlm_core.observe.reader import Reader
-from steerlm_core.observe.settings import dotted
 
 _LONGEST_PARAMETER = 500
 

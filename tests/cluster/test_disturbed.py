@@ -20,7 +20,7 @@ from tests.services.s3 import S3Server
 
 JOB = r"job train-\w+-\d+"
 ENDLESS = 100_000  # epochs
-LONG = 200  # epochs: 600 steps
+LONG = 800  # epochs: 2400 steps, half a minute on a quiet machine: nothing that befalls a job comes too late
 
 
 def names(launched: Launched) -> list[str]:

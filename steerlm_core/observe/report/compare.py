@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from steerlm_core.dotted import dotted
 from steerlm_core.observe.report import figures
 from steerlm_core.observe.report.data import RunData
 from steerlm_core.observe.report.page import Block, Figures, Notes, Section, Table
-from steerlm_core.observe.settings import dotted
 from steerlm_core.observe.text import duration, interval, number, outcome
 
 _LONGEST_VALUE = 120

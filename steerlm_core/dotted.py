@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -13,3 +13,9 @@ def dotted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from dotted(each, f"{path}.{key}".lstrip("."))
     else:
         yield path, value
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings that differ."""
+    a, b = dict(dotted(one)), dict(dotted(other))
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
