@@ -46,7 +46,7 @@ test-crash: $(ENV)
 	$(BIN)/python -m pytest -m crash
 
 test-cluster: image
-	$(BIN)/python -m pytest -m cluster --timeout 900
+	$(BIN)/python -m pytest -m cluster --timeout 900 --durations 20
 
 test-cluster-short: $(ENV)
 	STEERLM_STAND_IN=1 $(BIN)/python -m pytest -m cluster_short --timeout 900 tests/cluster

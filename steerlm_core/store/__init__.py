@@ -9,11 +9,12 @@ from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.run_store import RunStore
 
 
-def open_store(root: str) -> RunStore:
+def open_store(root: str, attempts: int | None = None) -> RunStore:
     """Open a run root; nothing is read or written yet.
 
     Args:
         root: A directory, `file:///DIRECTORY`, or `s3://BUCKET/PREFIX`.
+        attempts: At a request, before it is an error: few for who asks again soon; None: for about two minutes.
 
     Raises:
         ConfigError: It is none of these.
@@ -22,7 +23,7 @@ def open_store(root: str) -> RunStore:
     if scheme == "s3":
         from steerlm_core.store.s3 import S3Objects
 
-        return RunStore(S3Objects(root))
+        return RunStore(S3Objects(root, attempts))
     if scheme == "file":
         return RunStore(LocalObjects(unquote(urlsplit(root).path)))
     if scheme:

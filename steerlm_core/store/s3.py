@@ -50,8 +50,12 @@ _ELSE = "Look at the server and the network; `steerlm resume` goes on from what 
 class S3Objects:
     """The `Objects` protocol below a prefix of a bucket."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, attempts: int | None = None) -> None:
         """Name the root, `s3://BUCKET[/PREFIX]`; nothing is asked of the server yet.
+
+        Args:
+            root: The root.
+            attempts: At a request, before it is an error; None: as many as bad hours take.
 
         Raises:
             ConfigError: The root names no bucket.
@@ -62,7 +66,7 @@ class S3Objects:
         self._bucket, prefix = found[1], found[2]
         self.root = f"s3://{self._bucket}/{prefix}" if prefix else f"s3://{self._bucket}"
         self._prefix = f"{prefix}/" if prefix else ""
-        self._client = _client()
+        self._client = _client(attempts)
 
     def url(self, key: str) -> str:
         """The object's full name."""
@@ -208,12 +212,12 @@ class _BrokenOffError(BotoCoreError):
     fmt = "the answer broke off: {cause}"
 
 
-def _client() -> Any:
+def _client(attempts: int | None = None) -> Any:
     # The standard mode has a quota of about a hundred retries, which no "404" and no "412" gives back: here many a
     # request is answered so, and after some bad hours the next failure would be the end of the run.
     retries: Any = {
         "mode": os.environ.get("AWS_RETRY_MODE", "legacy"),
-        "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
+        "total_max_attempts": attempts or int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
     }
     config = Config(
         connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries, max_pool_connections=32

@@ -20,7 +20,7 @@ from tests.services.s3 import S3Server
 
 JOB = r"job train-\w+-\d+"
 ENDLESS = 100_000  # epochs
-LONG = 800  # epochs: 2400 steps, half a minute on a quiet machine: nothing that befalls a job comes too late
+LONG = 600  # epochs: 1800 steps, half a minute on a quiet machine, so that nothing befalls a job too late
 
 
 def names(launched: Launched) -> list[str]:

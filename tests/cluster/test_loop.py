@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,16 +48,20 @@ def demo(tmp_path: Path) -> Path:
 def test_the_demo_on_the_cluster_is_bitwise_that_of_two_processes_here(
     demo: Path, place: Place, tmp_path: Path
 ) -> None:
-    there = f"s3://{BUCKET}/loop-{uuid.uuid4().hex[:6]}"
-    platform = str(place.platform("loop"))
-    run(demo, there, "--backend", "pytorchjob", "--platform", platform, KUBECONFIG=str(place.kubeconfig()))
+    there, here, alone = f"s3://{BUCKET}/loop-{uuid.uuid4().hex[:6]}", str(tmp_path / "here"), str(tmp_path / "alone")
+    on_cluster = ("--backend", "pytorchjob", "--platform", str(place.platform("loop")))
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(run, demo, there, *on_cluster, KUBECONFIG=str(place.kubeconfig())),
+            pool.submit(run, demo, here, "--backend", "torchrun"),
+            pool.submit(run, demo, alone, "--backend", "local", "--max-iterations", "1"),
+        ]
+        for each in runs:
+            each.result()
     run_id = unseal(open_store(there).read("run.json"), "run.json")["run_id"]
     pods = objects("pods", place.name, "-l", f"steerlm.dev/run={run_id}")
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
     assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
-    here, alone = str(tmp_path / "here"), str(tmp_path / "alone")
-    run(demo, here, "--backend", "torchrun")
-    run(demo, alone, "--backend", "local", "--max-iterations", "1")
     assert {"iterations/000/commit.json", "iterations/001/commit.json"} <= results(here).keys()
     assert results(there) == results(here)
     one, two = (results(root)["iterations/000/evaluation/evaluation.json"] for root in (alone, here))

@@ -92,7 +92,7 @@ def test_job_suspended(launch: Launch, place: Place, table: Table) -> None:
 
 
 def test_job_suspended_and_resumed_goes_on(launch: Launch, place: Place) -> None:
-    launched = launch(epochs=200)
+    launched = launch(epochs=600)
     launched.wait_for_step(10)
     name = launched.jobs()[0]["metadata"]["name"]
     suspend = ("-n", place.name, "patch", "pytorchjob", name, "--type=merge", "-p")

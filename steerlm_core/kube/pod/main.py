@@ -28,9 +28,11 @@ from steerlm_core.kube.pod.stop import HeartbeatWatch, Stop
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output, train_job
 from steerlm_core.store import open_store
+from steerlm_core.training.job import TrainingStoppedError, TrainJob, TrainReport, TrainResult
 
 _TERMINATION_LOG = Path("/dev/termination-log")
 _PATIENCE_SECONDS = 300.0  # of a pod without its store, beyond the store's own
+_IMPATIENT = 2  # attempts at what is asked, or told, again a moment later
 _EXIT_CODES = {End.DONE: 0, End.USER_ERROR: 2, End.STOPPED: 143, End.ORPHANED: 143}
 
 _Answer = TypeVar("_Answer")
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
 
 def work(task: PodTask, stop: Stop) -> str:
     """Train this node's part, and store the model where node 0 is; return what was done, in words."""
-    HeartbeatWatch(open_store(task.root), task.job, task.orphan_after, stop)
+    HeartbeatWatch(open_store(task.root, _IMPATIENT), task.job, task.orphan_after, stop)
     _patiently(lambda: _forget(task))
     with ExitStack() as stack:
         context = _patiently(lambda: stack.enter_context(pod_context(task.root, task.iteration, _how(task))))
@@ -93,7 +95,7 @@ def work(task: PodTask, stop: Stop) -> str:
             return "the model is there already"
         place = _patiently(lambda: stack.enter_context(_place(task, context)))
         job = _patiently(lambda: train_job(context, output, place))
-        progress = stack.enter_context(ProgressWriter(open_store(task.root), task.job))
+        progress = stack.enter_context(ProgressWriter(open_store(task.root, _IMPATIENT), task.job))
 
         def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
             progress(step, steps, numbers)
@@ -101,7 +103,7 @@ def work(task: PodTask, stop: Stop) -> str:
 
         stop.begin()
         _log.info("the inputs are here; training starts")
-        result = train_node(job, task.node == 0, stop, report)
+        result = _train(task, job, stop, report)
         if result is None:
             return "this node's ranks are done"
         _log.info("training is done; storing the model")
@@ -109,6 +111,16 @@ def work(task: PodTask, stop: Stop) -> str:
         _patiently(lambda: output.commit(steps=result.steps, **result.metrics))
         shutil.rmtree(job.output)
     return f"{result.steps} steps; {context.store.root}/{output.prefix}/manifest.json is committed"
+
+
+def _train(task: PodTask, job: TrainJob, stop: Stop, report: TrainReport) -> TrainResult | None:
+    """Train; a store that is gone is an error of its own, so that nothing more is tried with it on the way out."""
+    try:
+        return train_node(job, task.node == 0, stop, report)
+    except TrainingStoppedError as error:
+        if stop.end is End.STORE_UNREACHABLE:
+            raise StoreError(stop.message) from error
+        raise
 
 
 def _forget(task: PodTask) -> None:

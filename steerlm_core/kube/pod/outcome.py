@@ -15,6 +15,7 @@ from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
 
 _MESSAGE_BYTES = 4096  # what Kubernetes keeps of a termination message
 _CUT = " […] "
+_ATTEMPTS = 3  # at a copy of what the termination message says
 
 _ENDS: tuple[tuple[type[SteerLMError], End], ...] = (
     (TrainingStoppedError, End.STOPPED),
@@ -52,7 +53,7 @@ def tell(outcome: Outcome, root: str, job: str, termination_log: Path) -> None:
     if outcome.end is End.DONE and outcome.rank > 0:
         return
     try:
-        open_store(root).put(outcome_key(job, outcome.rank), outcome.to_bytes())
+        open_store(root, _ATTEMPTS).put(outcome_key(job, outcome.rank), outcome.to_bytes())
     except SteerLMError as error:
         _log.warning("the outcome is not in the run root: %s", error)
 
