@@ -48,7 +48,8 @@ def _in_order(fill: Callable[[int, memoryview], None], file: int, size: int) -> 
         _write(file, data, start)
         return data
 
-    def take() -> bytearray:
+    def hash_oldest() -> bytearray:
+        """Wait for the oldest range and hash it; its buffer is free then."""
         data = waiting.popleft().result()
         state.update(data)
         buffer = data.obj
@@ -57,9 +58,10 @@ def _in_order(fill: Callable[[int, memoryview], None], file: int, size: int) -> 
 
     with ThreadPoolExecutor(_AHEAD) as pool:
         for start in starts:
-            waiting.append(pool.submit(fetch, start, free.pop() if free else take()))
+            buffer = free.pop() if free else hash_oldest()
+            waiting.append(pool.submit(fetch, start, buffer))
         while waiting:
-            take()
+            hash_oldest()
     return state.hexdigest()
 
 
