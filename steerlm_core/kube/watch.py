@@ -2,7 +2,8 @@
 
     LIST ─► the set and its version ─► WATCH from there ─► the set after each change ─► WATCH from the last version …
 
-A watch that ends or breaks off is taken up at the last version; where that has expired (410), by a new LIST.
+A watch that ends is taken up at the last version. One that breaks off, or whose version has expired (410), begins with
+a new LIST: a watch is silent while nothing changes, so it could not tell that the set is current again.
 """
 
 from __future__ import annotations
@@ -43,17 +44,18 @@ def snapshots(api: KubeApi, path: str, stop: threading.Event, **selector: str) -
         ClusterError: An error that waiting does not mend, such as a missing permission.
     """
     items: dict[str, Object] = {}
-    version, pause, worked = "", _FIRST_PAUSE, -math.inf
+    version, pause, worked = "", _FIRST_PAUSE, -math.inf  # a watch last worked; the first LIST counts as one
     while not stop.is_set():
         try:
             if not version:
                 listed = api.request("GET", path, query=selector)
                 items = {item["metadata"]["uid"]: item for item in listed["items"]}
-                version, worked = listed["metadata"]["resourceVersion"], time.monotonic()
+                version = listed["metadata"]["resourceVersion"]
+                worked = worked if math.isfinite(worked) else time.monotonic()
                 yield Snapshot(tuple(items.values()))
             started = time.monotonic()
             for kind, item in _changes(api, path, version, selector):
-                version, pause = item["metadata"]["resourceVersion"], _FIRST_PAUSE
+                version, pause, worked = item["metadata"]["resourceVersion"], _FIRST_PAUSE, time.monotonic()
                 if kind == "BOOKMARK":
                     continue
                 items.pop(item["metadata"]["uid"], None)
@@ -69,6 +71,7 @@ def snapshots(api: KubeApi, path: str, stop: threading.Event, **selector: str) -
             # A server that has just started knows no permissions yet.
             if not error.transient and not (error.status == 403 and time.monotonic() - worked < _DENIED_SECONDS):
                 raise
+            version = ""
             yield Snapshot(tuple(items.values()), error)
         stop.wait(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from steerlm_core.kube import watch as watch_module
 from steerlm_core.kube.api import ClusterError, ForbiddenError
 from steerlm_core.kube.watch import Snapshot, snapshots
 from tests.kube.fake_api import FakeApi, watch_line
@@ -55,12 +56,27 @@ def test_an_expired_version_leads_to_a_new_list() -> None:
 def test_a_watch_that_breaks_off_keeps_the_set_and_says_that_it_is_old(broken: bytes | ClusterError) -> None:
     api = FakeApi()
     api.streams = [[watch_line("ADDED", "a"), broken], [watch_line("ADDED", "b")]]
-    _, first, old, later = seen(api, 4)
+    _, first, old, listed, later = seen(api, 5)
     assert (uids(first), first.error) == (["a"], None)
     assert uids(old) == ["a"]
     assert isinstance(old.error, ClusterError)
-    assert (uids(later), later.error) == (["a", "b"], None)
-    assert api.calls == ["GET pods"]
+    assert (uids(listed), listed.error) == ([], None)
+    assert (uids(later), later.error) == (["b"], None)
+    assert api.calls == ["GET pods", "GET pods"]
+
+
+def test_after_a_break_the_set_is_current_again_though_nothing_changes() -> None:
+    api = FakeApi()
+    quiet: list[bytes | Exception] = [watch_line("BOOKMARK", "", "9")]
+    api.streams = [[ClusterError("refused")], *[quiet] * 20, [watch_line("ADDED", "a")]]
+    assert [s.error is None for s in seen(api, 4)] == [True, False, True, True]
+
+
+def test_a_server_that_comes_back_later_is_asked_until_it_answers() -> None:
+    api = FakeApi()
+    api.spoiled["GET"] = [None, ClusterError("refused"), ClusterError("refused")]
+    api.streams = [[ClusterError("refused")]]
+    assert [s.error is None for s in seen(api, 5)] == [True, False, False, False, True]
 
 
 def test_a_server_that_has_just_started_and_knows_no_permissions_is_waited_for() -> None:
@@ -70,9 +86,18 @@ def test_a_server_that_has_just_started_and_knows_no_permissions_is_waited_for()
         [ForbiddenError("no", 403)],
         [watch_line("DELETED")],
     ]
-    *_, denied, later = seen(api, 5)
+    *_, denied, again, later = seen(api, 7)
     assert isinstance(denied.error, ForbiddenError)
-    assert uids(later) == []
+    assert (again.error, uids(later)) == (None, [])
+
+
+def test_a_permission_to_list_alone_does_not_keep_a_watch_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1_000_000, 10))
+    monkeypatch.setattr(watch_module.time, "monotonic", lambda: next(clock))
+    api = FakeApi()
+    api.streams = [[ForbiddenError("no", 403)] for _ in range(100)]
+    with pytest.raises(ForbiddenError):
+        seen(api, 100)
 
 
 def test_a_missing_permission_ends_it() -> None:
