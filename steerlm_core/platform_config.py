@@ -170,6 +170,9 @@ class TrainJobConfig(Section):
     volume_mounts: list[dict[str, Any]] = Field([], description="Where the container mounts them.")
     stop_seconds: Seconds = Field(120, description="From SIGTERM to SIGKILL: one step and its checkpoint must fit.")
     active_deadline_seconds: Seconds = Field(604_800, description="The job is ended after this, whatever it does.")
+    ttl_seconds_after_finished: int = Field(
+        86_400, ge=300, description="A finished job and its pods are deleted after this; the run root keeps the model."
+    )
     budgets: BudgetsConfig = BudgetsConfig()
     max_attempts: int = Field(3, ge=1, description="Jobs tried for one training step before it fails.")
     heartbeat_seconds: Seconds = Field(20, description="How often the launcher says that it watches.")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from steerlm_core.errors import ConfigError
 from steerlm_core.kube.api import KubeApi, Object, connect
 from steerlm_core.kube.launcher import Launcher
-from steerlm_core.kube.own_pod import image_of, own_pod, workflow_of
+from steerlm_core.kube.own_pod import Workflow, image_of, own_pod, workflow_of
 from steerlm_core.kube.permissions import NEEDED, WANTED, missing
 from steerlm_core.kube.spec import JobTarget, build_job
 from steerlm_core.kube.verdicts import WAYS_OUT, TrainJobError
@@ -48,7 +48,12 @@ class PyTorchJobBackend:
         pod = own_pod(self._api)
         self._image = _image(platform, pod)
         self._workflow = workflow_of(pod) if pod else None
+        self._owners: list[Mapping[str, str]] = []
         self._warnings = _check_permissions(self._api)
+        if self._workflow and self._workflow.namespace == self._api.namespace:
+            self._owners.append(self._workflow.reference)
+        elif self._workflow:  # the garbage collector deletes what names an owner in another namespace
+            self._warnings.append(_without_owner(self._workflow, self._api.namespace))
 
     def train(self, context: StepContext) -> Manifest:
         """Have the model trained and committed.
@@ -78,8 +83,7 @@ class PyTorchJobBackend:
         return manifest
 
     def _manifest(self, target: JobTarget, attempt: int) -> Object:
-        owners: list[Mapping[str, str]] = [self._workflow] if self._workflow else []
-        return build_job(target, self._platform, self._image, self._api.namespace, attempt, owners)
+        return build_job(target, self._platform, self._image, self._api.namespace, attempt, self._owners)
 
 
 def _image(platform: PlatformConfig, pod: Object | None) -> str:
@@ -91,6 +95,14 @@ def _image(platform: PlatformConfig, pod: Object | None) -> str:
             "training pods in the platform file (--platform, or STEERLM_PLATFORM)."
         )
     return image_of(pod)
+
+
+def _without_owner(workflow: Workflow, namespace: str) -> str:
+    return (
+        f"train_job.namespace is {namespace}, and the Workflow {workflow.name} is in {workflow.namespace}: it cannot "
+        "own the training job, so a Workflow that is deleted while no launcher watches leaves the job running for "
+        "train_job.orphan_after_seconds"
+    )
 
 
 def _check_permissions(api: KubeApi) -> list[str]:

@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
 from steerlm_core.errors import StoreError
 from steerlm_core.kube import paths
-from steerlm_core.kube.api import KubeApi, Object, patiently
+from steerlm_core.kube.api import KubeApi, Object
 from steerlm_core.kube.classify import Patience, Sight, Symptom, phase, symptoms
 from steerlm_core.kube.logs import keep_logs, read_logs
-from steerlm_core.kube.own_pod import is_terminated
-from steerlm_core.kube.pod_state import condition, name_of, uid_of
-from steerlm_core.kube.pod_template import CONTAINER
+from steerlm_core.kube.others import make_way
+from steerlm_core.kube.own_pod import Workflow, is_terminated
+from steerlm_core.kube.pod_state import name_of
 from steerlm_core.kube.pulse import Objects
-from steerlm_core.kube.spec import ITERATION, RUN, STAGE
 from steerlm_core.kube.submit import remove, submit
 from steerlm_core.kube.verdicts import DONE, RETRIED, TrainJobError, in_words
 from steerlm_core.kube.view import JobView
@@ -42,7 +41,6 @@ _TICK_SECONDS = 1.0
 _SAID_AFTER = 5.0  # what passes by itself need not be said
 _REMOVE_SECONDS = 180.0
 _LAST_CALL_SECONDS = 5.0  # after a termination, before SIGTERM
-_API_SECONDS = 300.0
 
 
 class RunRoot(Objects, Protocol):
@@ -73,7 +71,7 @@ class Launcher:
         *,
         committed: Callable[[], bool],
         name: str,
-        workflow: Mapping[str, str] | None = None,
+        workflow: Workflow | None = None,
     ) -> None:
         """Get ready.
 
@@ -85,7 +83,7 @@ class Launcher:
             events: Is told of every change of state, and of progress.
             committed: Whether the model of the step stands in the run root.
             name: Who launches, for people.
-            workflow: Owner reference to the own Workflow, whose termination ends the job.
+            workflow: The own Workflow, whose termination ends the job.
         """
         self._api, self._store, self._config, self._build, self._events = api, store, config, build, events
         self._committed, self._name, self._workflow = committed, name, workflow
@@ -102,8 +100,9 @@ class Launcher:
         """
         with self._stop, ExitStack() as stack:
             if self._workflow:
-                name = {"fieldSelector": f"metadata.name={self._workflow['name']}"}
-                self._watched_workflow = Watched(self._api, paths.workflows(self._api.namespace), lambda: None, **name)
+                name = {"fieldSelector": f"metadata.name={self._workflow.name}"}
+                where = paths.workflows(self._workflow.namespace)
+                self._watched_workflow = Watched(self._api, where, lambda: None, **name)
                 stack.callback(self._watched_workflow.close)
             try:
                 self._run_attempts()
@@ -134,7 +133,7 @@ class Launcher:
     def _attempt(self, number: int) -> Verdict:
         manifest = self._build(number)
         self._job = name_of(manifest)
-        self._end_others(manifest)
+        make_way(self._api, manifest, self._say)
         job = submit(self._api, manifest, self._config.budgets.admission, self._say, self._check_wanted)
         with JobView(self._api, self._store, job, self._name, self._config.heartbeat_seconds) as view:
             over = self._watch(view)
@@ -212,17 +211,6 @@ class Launcher:
             f"checkpoint and ends itself after {self._config.orphan_after_seconds} s."
         )
 
-    def _end_others(self, manifest: Object) -> None:
-        """Delete jobs for the same step that were made by an earlier platform file or release."""
-        labels = manifest["metadata"]["labels"]
-        query = {"labelSelector": ",".join(f"{key}={labels[key]}" for key in (RUN, ITERATION, STAGE))}
-        listed = patiently(lambda: self._api.request("GET", paths.jobs(self._api.namespace), query=query), _API_SECONDS)
-        for job in listed["items"]:
-            over = condition(job, "Succeeded") or condition(job, "Failed")
-            if name_of(job) != self._job and not over and _root_of(job) == _root_of(manifest):
-                self._say(f"job {name_of(job)} is for the same step, made otherwise: it is deleted for {self._job}")
-                remove(self._api, name_of(job), uid_of(job), _REMOVE_SECONDS)
-
     def _say(self, words: str) -> None:
         _log.info("%s", words)  # in the log of the step's pod, where no display shows the events
         self._events.warning(words)
@@ -258,17 +246,6 @@ class _Told:
             self._step = progress.step
             self._events.progress(progress.step, progress.steps, "steps")
             self._events.metric(step=float(progress.step), loss=progress.loss)
-
-
-def _root_of(job: Object) -> str:
-    """The run root that a job trains for: two copies of a run share its id."""
-    (container,) = (
-        found
-        for found in job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
-        if found["name"] == CONTAINER
-    )
-    arguments = container["args"]
-    return str(arguments[arguments.index("--root") + 1])
 
 
 def verdict_key(job: str) -> str:

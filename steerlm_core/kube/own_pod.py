@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from steerlm_core.kube import paths
@@ -16,6 +17,24 @@ from steerlm_core.kube.api import ForbiddenError, KubeApi, Object, own_namespace
 
 _PATIENCE_SECONDS = 30.0
 _MAIN = "main"  # what Argo calls the container of the step
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The Workflow that this pod belongs to.
+
+    Attributes:
+        namespace: Where it is.
+        reference: An owner reference to it, for objects of the same namespace.
+    """
+
+    namespace: str
+    reference: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.reference["name"]
 
 
 def own_pod(api: KubeApi) -> Object | None:
@@ -37,11 +56,12 @@ def image_of(pod: Object) -> str:
     return str(found["image"])
 
 
-def workflow_of(pod: Object) -> dict[str, str] | None:
-    """Return an owner reference to the pod's Workflow; None where it has none."""
+def workflow_of(pod: Object) -> Workflow | None:
+    """Return the pod's Workflow; None where it has none."""
     for owner in pod["metadata"].get("ownerReferences", []):
         if owner["kind"] == "Workflow":
-            return {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")}
+            reference = {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")}
+            return Workflow(pod["metadata"]["namespace"], reference)
     return None
 
 

@@ -134,6 +134,7 @@ def _manifest(
                 "activeDeadlineSeconds": config.active_deadline_seconds,
                 "backoffLimit": 0,  # the launcher tries again, from the checkpoint
                 "cleanPodPolicy": "Running",  # or workers keep their accelerators when the job has ended
+                "ttlSecondsAfterFinished": config.ttl_seconds_after_finished,
             },
             "pytorchReplicaSpecs": replicas,
         },

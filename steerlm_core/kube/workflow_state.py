@@ -12,8 +12,8 @@ _WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows/{}"
 def own_workflow() -> str:
     """Return the name of this pod's Workflow; empty where it has none, or may not be read."""
     pod = own_pod(connect())
-    owner = workflow_of(pod) if pod else None
-    return owner["name"] if owner else ""
+    workflow = workflow_of(pod) if pod else None
+    return workflow.name if workflow else ""
 
 
 def has_ended(name: str) -> bool | None:

@@ -14,8 +14,10 @@ from steerlm_core.kube.api import ClusterError
 from steerlm_core.kube.classify import Sight
 from steerlm_core.kube.job_files import End, Outcome
 from steerlm_core.kube.launcher import Launcher, verdict_key
+from steerlm_core.kube.own_pod import Workflow
 from steerlm_core.kube.spec import ITERATION, RUN, SPEC_HASH, STAGE
 from steerlm_core.kube.verdicts import TrainJobError
+from steerlm_core.kube.watch import Snapshot
 from steerlm_core.platform_config import BudgetsConfig, TrainJobConfig
 from steerlm_core.sealed import seal, unseal
 from steerlm_core.store import open_store
@@ -97,10 +99,18 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit_module.time, "sleep", lambda seconds: None)
 
 
-def launched(api: FakeApi, store: RunStore, *ends: dict[str, Any], committed: bool = True, **config: Any) -> Said:
+def launched(
+    api: FakeApi,
+    store: RunStore,
+    *ends: dict[str, Any],
+    committed: bool = True,
+    workflow: Workflow | None = None,
+    **config: Any,
+) -> Said:
     View.ends, said = list(ends), Said()
     settings = TrainJobConfig(budgets=BudgetsConfig(admission=60), **config)
-    Launcher(api, store, settings, manifest, said, committed=lambda: committed, name="me").run()
+    launcher = Launcher(api, store, settings, manifest, said, committed=lambda: committed, name="me", workflow=workflow)
+    launcher.run()
     return said
 
 
@@ -188,11 +198,53 @@ def test_a_job_of_an_earlier_spec_ends_before_the_new_one_starts(store: RunStore
     assert api.calls.index("DELETE older-0") < len(api.calls) - 1 - api.calls[::-1].index("POST pytorchjobs")
 
 
+def earlier(name: str, **changes: Any) -> dict[str, Any]:
+    """A job of iteration 0 where iteration 1 is wanted."""
+    return manifest(0, name, changes.pop("root", "s3://bucket/run")) | changes
+
+
+def test_finished_jobs_of_earlier_iterations_make_way(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi()
+    for job in (
+        earlier("succeeded", **condition("Succeeded")),
+        earlier("failed", **condition("Failed")),
+        earlier("running"),
+        earlier("copy", root="s3://bucket/copy", **condition("Succeeded")),
+    ):
+        api.request("POST", "pytorchjobs", job)
+    monkeypatch.setitem(LABELS, ITERATION, "1")
+    for job in api.jobs.values():
+        job["metadata"]["labels"] = {**LABELS, ITERATION: "0"}
+    said = launched(api, store, SUCCEEDED)
+    assert list(api.jobs) == ["failed-0", "running-0", "copy-0", "train-0"]
+    assert not any("made otherwise" in words for words in said.words)
+
+
 def test_a_job_of_a_copy_of_the_run_is_left_alone(store: RunStore) -> None:
     api = FakeApi()
     api.request("POST", "pytorchjobs", manifest(0, "copy", "s3://bucket/copy"))
     launched(api, store, SUCCEEDED)
     assert list(api.jobs) == ["copy-0", "train-0"]
+
+
+class WatchedOnce:
+    """A set that is read once: a Workflow is at work in the namespace `pipelines`, and nothing anywhere else."""
+
+    failed = None
+
+    def __init__(self, api: FakeApi, path: str, changed: Any, **selector: str) -> None:
+        there = path == "/apis/argoproj.io/v1alpha1/namespaces/pipelines/workflows"
+        self.latest = Snapshot(({"metadata": {"name": "w", "uid": "u"}, "spec": {}},) if there else ())
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_a_workflow_is_watched_where_it_is(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_module, "Watched", WatchedOnce)
+    api = FakeApi()
+    launched(api, store, SUCCEEDED, workflow=Workflow("pipelines", {"name": "w", "uid": "u"}))
+    assert list(api.jobs) == ["train-0"]
 
 
 def test_an_api_server_that_is_away_for_a_moment_is_waited_for(store: RunStore) -> None:

@@ -35,6 +35,7 @@ EVERYTHING = {
         "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
         "volume_mounts": [{"name": "data", "mountPath": "/data"}],
         "active_deadline_seconds": 3600,
+        "ttl_seconds_after_finished": 600,
         "patch": {
             "job": {"metadata": {"labels": {"team": "a"}}},
             "pod": {"spec": {"containers": [{"name": "pytorch", "env": [{"name": "NCCL_DEBUG", "value": "INFO"}]}]}},
@@ -73,6 +74,9 @@ def test_what_every_job_has(settings):
     assert replicas["Master"]["template"] == replicas["Worker"]["template"]
     assert spec["runPolicy"]["backoffLimit"] == 0
     assert spec["runPolicy"]["cleanPodPolicy"] == "Running"
+    assert spec["runPolicy"]["ttlSecondsAfterFinished"] == settings.get("train_job", {}).get(
+        "ttl_seconds_after_finished", 86_400
+    )
     assert isinstance(spec["nprocPerNode"], str)
     assert "elasticPolicy" not in spec
     assert [each["name"] for each in pod["containers"]] == ["pytorch"]

@@ -83,12 +83,31 @@ def test_the_example_secret_is_accepted():
         assert set(found["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
-def test_the_quota_refuses_one_job_too_many():
+def test_the_quota_refuses_one_accelerator_too_many_and_no_job():
     with applied(FOLDERS["test-cluster"]):
-        for number in range(4):
+        words = ("-n", "steerlm-test", "get", "quota", "steerlm", "-o", "json")
+        until("the quota counts", lambda: "used" in json.loads(kubectl(*words)).get("status", {}), 20)
+        for number in range(5):
             kubectl("apply", "-f", "-", manifest=suspended(f"waits-{number}"))
         with pytest.raises(AssertionError, match="exceeded quota: steerlm"):
-            kubectl("apply", "-f", "-", manifest=suspended("one-too-many"))
+            kubectl("apply", "-f", "-", manifest=pod_with_accelerators(17))
+
+
+def pod_with_accelerators(count):
+    """A pod that Pod Security admits."""
+    container = {
+        "name": "main",
+        "image": "localhost/pause:1",
+        "resources": {"limits": {"nvidia.com/gpu": str(count)}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "greedy", "namespace": "steerlm-test"},
+        "spec": {"serviceAccountName": "steerlm-train", "securityContext": security, "containers": [container]},
+    }
 
 
 def suspended(name):
