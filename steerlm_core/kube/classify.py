@@ -15,7 +15,7 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from steerlm_core.kube.job_files import End, Outcome, Progress
+from steerlm_core.kube.job_files import PROGRESS_SECONDS, End, Outcome, Progress
 from steerlm_core.kube.pod_state import (
     Object,
     condition,
@@ -34,15 +34,18 @@ from steerlm_core.kube.pod_state import (
     wanted_pods,
 )
 from steerlm_core.kube.spec import QUEUE
+from steerlm_core.kube.symptom import Symptom
 from steerlm_core.kube.verdicts import DONE, TELLING, WEAK
 from steerlm_core.platform_config import BudgetsConfig
 
 _SETTLE = 3.0  # so long after the first sign of an end a better reason may still be on its way
-_LOST = 5.0  # a node that comes back within this has lost nothing
+_LOST = 25.0  # a healthy attempt makes a step known within this, however short its node was away
 _TRIES = 15.0  # two pulls or mounts, so that one refused by a busy server does not count
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 _HOPELESS_IMAGE = {"ErrImageNeverPull", "InvalidImageName"}
+# What a registry says that another pull does not change; all else may pass, as a restart or a rate limit does.
+_NO_IMAGE = ("not found", "manifest unknown", "unauthorized", "denied", "invalid reference", "no such host")
 _UNUSABLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
 _FORGOTTEN = {"Unknown", "ContainerStatusUnknown"}  # what a restarted node says of a container that it had
 _REJECTED = ("violates PodSecurity", "failed quota", "denied the request", "serviceaccount")
@@ -70,6 +73,7 @@ class Sight:
         events: Events about the job, the newest last; None: they may not be read.
         outcomes: What its pods left in the run root.
         progress: The last progress in the run root.
+        step_seconds: How long a step takes; 0 while that is not known.
         uids: The uid that each pod had when it was first seen, by name.
         left: Pods that were deleted before anything had failed, as last seen.
         store_error: Why the run root cannot be read; empty when it can.
@@ -83,42 +87,7 @@ class Sight:
     uids: Mapping[str, str] = field(default_factory=dict)
     store_error: str = ""
     left: Sequence[Object] = ()
-
-
-@dataclass(frozen=True)
-class Symptom:
-    """One thing that is not, or not yet, as it should be.
-
-    Attributes:
-        kind: Its class.
-        about: What it is about; the clock starts anew when this changes.
-        seen: What was seen, in words.
-        patience: Seconds that it may stand.
-        pod: The pod whose log tells more; empty: the master's.
-    """
-
-    kind: str
-    about: str
-    seen: str
-    patience: float = 0.0
-    pod: str = ""
-
-
-class Patience:
-    """Remembers how long each symptom has stood."""
-
-    def __init__(self) -> None:
-        """Nothing has been seen."""
-        self._since: dict[str, float] = {}
-
-    def exhausted(self, symptoms: Sequence[Symptom], now: float) -> Symptom | None:
-        """Return the first symptom that has stood for its patience; what is not given any more is forgotten."""
-        self._since = {s.about: self._since.get(s.about, now) for s in symptoms}
-        return next((s for s in symptoms if now - self._since[s.about] >= s.patience), None)
-
-    def standing(self, symptoms: Sequence[Symptom], now: float, seconds: float) -> list[Symptom]:
-        """Return the symptoms that have stood for so long."""
-        return [s for s in symptoms if now - self._since[s.about] >= seconds]
+    step_seconds: float = 0.0
 
 
 def phase(sight: Sight) -> str:
@@ -150,7 +119,7 @@ def symptoms(sight: Sight, budgets: BudgetsConfig) -> list[Symptom]:
         return [*_waiting(sight, budgets)]
     if ended := _end(sight):
         return [ended]
-    return [*_pod_troubles(sight), *_store(sight, budgets), *_waiting(sight, budgets)]
+    return [*_pod_troubles(sight, budgets), *_store(sight, budgets), *_waiting(sight, budgets)]
 
 
 def _end(sight: Sight) -> Symptom | None:
@@ -201,7 +170,7 @@ def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[s
     return None
 
 
-def _pod_troubles(sight: Sight) -> Iterator[Symptom]:
+def _pod_troubles(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
     for pod in sight.pods:
         name, uid = name_of(pod), uid_of(pod)
         if sight.uids.get(name, uid) != uid:
@@ -209,8 +178,8 @@ def _pod_troubles(sight: Sight) -> Iterator[Symptom]:
         elif is_leaving(pod) and not has_ended(pod):
             yield _deleted(pod, f"leaving {uid}")
         elif is_lost(pod):
-            yield _lost_node(pod, sight.progress)
-        yield from _stuck_containers(pod)
+            yield _lost_node(pod, sight)
+        yield from _stuck_containers(pod, budgets)
 
 
 def _deleted(pod: Object, about: str) -> Symptom:
@@ -218,25 +187,32 @@ def _deleted(pod: Object, about: str) -> Symptom:
     return Symptom(kind, about, f"pod {name_of(pod)}: {words}", _SETTLE, name_of(pod))
 
 
-def _lost_node(pod: Object, progress: Progress | None) -> Symptom:
-    step = progress.step if progress else "-"  # a step made meanwhile starts the clock anew
+def _lost_node(pod: Object, sight: Sight) -> Symptom:
+    step = sight.progress.step if sight.progress else "-"  # a step made meanwhile starts the clock anew
     words = f"node {pod['spec'].get('nodeName')} does not answer (the pod's condition Ready is False)"
-    seen = f"pod {name_of(pod)}: {words}, and training stands still"
-    return Symptom("lost_node", f"lost {uid_of(pod)} {step}", seen, _LOST)
+    seen = f"pod {name_of(pod)}: {words}, and no step has come since"
+    patience = max(_LOST, PROGRESS_SECONDS + 2 * sight.step_seconds)
+    return Symptom("lost_node", f"lost {uid_of(pod)} {step}", seen, patience)
 
 
-def _stuck_containers(pod: Object) -> Iterator[Symptom]:
+def _stuck_containers(pod: Object, budgets: BudgetsConfig) -> Iterator[Symptom]:
     for container, state in states(pod):
         waiting = state.get("waiting", {})
         reason = waiting.get("reason")
         where = f"pod {name_of(pod)}, container {container}"
         said = f"{where}: {reason}: {waiting.get('message', '')}".rstrip(": ")
         if reason in _IMAGE:
-            image = container_spec(pod, container).get("image")
-            patience = 0.0 if reason in _HOPELESS_IMAGE else _TRIES
+            image = container_spec(pod, container).get("image", "")
+            patience = _image_patience(reason, waiting.get("message", "").replace(image, ""), budgets)
             yield Symptom("image", f"image {uid_of(pod)} {container}", f"{said} (image {image})", patience)
         elif reason in _UNUSABLE:
             yield Symptom("configuration", f"unusable {uid_of(pod)} {container}", said, _TRIES)
+
+
+def _image_patience(reason: str, message: str, budgets: BudgetsConfig) -> float:
+    if reason in _HOPELESS_IMAGE:
+        return 0.0
+    return _TRIES if any(words in message.lower() for words in _NO_IMAGE) else budgets.image
 
 
 def _store(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
@@ -259,15 +235,21 @@ def _waiting(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
         words = (named_condition(pod, "PodScheduled") or {}).get("message", "no scheduler has looked at it")
         yield Symptom("unschedulable", "scheduling", f"pod {name_of(pod)}: {words}", budgets.scheduling)
     elif now == "image":
-        pod = next(pod for pod in sight.pods if not has_started(pod))
-        seen = f"pod {name_of(pod)}: its container has not started (image, volumes or init container)"
-        yield Symptom("image", "image", seen, budgets.image)
+        yield Symptom("image", "image", _not_started(sight, budgets), budgets.image)
     elif now == "start":
         yield Symptom("not_started", "start", "the pods run, and no optimizer step has been made", budgets.start)
     elif sight.progress and not sight.store_error:
         where = f"step {sight.progress.step} of {sight.progress.steps}"
         yield Symptom("silent", f"silent {where}", f"no progress beyond {where}", budgets.silence)
         yield Symptom("running", "running", f"it runs for longer than allowed, and is at {where}", budgets.running)
+
+
+def _not_started(sight: Sight, budgets: BudgetsConfig) -> str:
+    """What keeps the containers, whose budget runs since the pods have nodes: a pull that fails, where one does."""
+    stuck = (symptom for pod in sight.pods for symptom in _stuck_containers(pod, budgets))
+    pod = next(pod for pod in sight.pods if not has_started(pod))
+    generic = f"pod {name_of(pod)}: its container has not started (image, volumes or init container)"
+    return next((symptom.seen for symptom in stuck if symptom.kind == "image"), generic)
 
 
 def _not_admitted(sight: Sight, budgets: BudgetsConfig) -> Symptom:

@@ -22,6 +22,7 @@ _INSTALL = (
     "'github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4'"
 )
 _ARGO = "/apis/argoproj.io/v1alpha1"
+_KUEUE = "/apis/kueue.x-k8s.io/v1beta2"  # as in manifests/components/kueue
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _KEYS = tuple(key for key, optional in SECRET_KEYS.items() if not optional)
 _ANY_IMAGE = "image"  # where admission of the pods is tried and no image is known
@@ -126,8 +127,7 @@ def _objects(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
         create = f"{at} secret docker-registry {name} --docker-server=… --docker-username=… --docker-password=…"
         yield _exists(api, "secrets", name, (), create)
     if job.queue:
-        path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{api.namespace}/localqueues/{job.queue}"
-        yield seen("Kueue", lambda: _queue(api, path, str(job.queue)))
+        yield seen("Kueue", lambda: _queue(api, str(job.queue)))
 
 
 def _exists(api: KubeApi, resource: str, name: str, keys: tuple[str, ...], create: str) -> Check:
@@ -146,8 +146,11 @@ def _exists(api: KubeApi, resource: str, name: str, keys: tuple[str, ...], creat
     return seen(what, look)
 
 
-def _queue(api: KubeApi, path: str, name: str) -> Check:
-    if api.get(path) is None:
+def _queue(api: KubeApi, name: str) -> Check:
+    if api.get(_KUEUE) is None:
+        found = f"the cluster does not serve {_KUEUE.removeprefix('/apis/')}: the job would wait for ever"
+        return Check("Kueue", State.FAILED, found, "Install a Kueue that serves it, or leave train_job.queue out.")
+    if api.get(f"{_KUEUE}/namespaces/{api.namespace}/localqueues/{name}") is None:
         found = f"there is no LocalQueue {name}: the job would wait for ever"
         return Check("Kueue", State.FAILED, found, f"kubectl -n {api.namespace} get localqueues   # train_job.queue")
     return Check("Kueue", State.OK, f"LocalQueue {name} is there")

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from steerlm_core.sealed import seal, unseal
 
+PROGRESS_SECONDS = 10.0  # between two writes of the progress
+
 
 class End(StrEnum):
     """How a pod ended."""

@@ -19,13 +19,14 @@ from typing import Protocol
 from steerlm_core.errors import StoreError
 from steerlm_core.kube import paths
 from steerlm_core.kube.api import KubeApi, Object
-from steerlm_core.kube.classify import Patience, Sight, Symptom, phase, symptoms
+from steerlm_core.kube.classify import Sight, phase, symptoms
 from steerlm_core.kube.logs import keep_logs, read_logs
 from steerlm_core.kube.others import make_way
 from steerlm_core.kube.own_pod import Workflow, is_terminated
 from steerlm_core.kube.pod_state import name_of
 from steerlm_core.kube.pulse import Objects
 from steerlm_core.kube.submit import remove, submit
+from steerlm_core.kube.symptom import Patience, Symptom
 from steerlm_core.kube.verdicts import DONE, RETRIED, TrainJobError, in_words
 from steerlm_core.kube.view import JobView
 from steerlm_core.kube.watch import Watched
@@ -152,6 +153,7 @@ class Launcher:
             view.wait(_TICK_SECONDS)
             self._check_wanted()
             told.outdated(view.outdated)
+            view.refresh()
             sight = view.sight()
             if sight is None or view.outdated:
                 continue
@@ -235,9 +237,11 @@ class _Told:
     def sight(self, job: str, sight: Sight, standing: list[Symptom]) -> None:
         for symptom in standing:
             topic = f"{symptom.kind} {symptom.about}"
-            if topic not in self._said and symptom.kind not in ("silent", "running"):
-                self._said.add(topic)
+            if topic in self._said or symptom.kind in ("silent", "running"):
+                continue
+            if symptom.seen not in self._said:  # two symptoms may share their words
                 self._say(f"job {job}: {symptom.seen}")
+            self._said |= {topic, symptom.seen}
         now, progress = phase(sight), sight.progress
         if now != self._phase and now == "running":
             self._say(f"job {job}: training runs")

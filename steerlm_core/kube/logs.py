@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from steerlm_core.kube import paths
-from steerlm_core.kube.api import ClusterError, KubeApi, Object, Query
+from steerlm_core.kube.api import ClusterError, KubeApi, Query
 from steerlm_core.kube.job_files import log_key
-from steerlm_core.kube.pod_state import is_lost, name_of
+from steerlm_core.kube.pod_state import Object, is_lost, name_of
 from steerlm_core.kube.pod_template import CONTAINER
 from steerlm_core.kube.pulse import Objects
 

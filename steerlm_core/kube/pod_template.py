@@ -79,6 +79,9 @@ def _environment(config: TrainJobConfig) -> list[dict[str, Any]]:
         "HF_HUB_OFFLINE": "1",
         "HOME": SCRATCH,
         "OMP_NUM_THREADS": str(config.threads),
+        # So long torchrun waits for the other nodes. Its own 15 minutes are less than a node may take to come, which
+        # the launcher's budgets decide; the job's deadline is beyond them all, and no budget enters the spec.
+        "PET_RDZV_CONF": f"timeout={config.active_deadline_seconds}",
         "PYTHONUNBUFFERED": "1",
         "STEERLM_METRICS_PORT": str(METRICS_PORT),
         "TMPDIR": SCRATCH,

@@ -36,6 +36,7 @@ class Pulse:
 
     Attributes:
         progress: The last progress read; None before the first.
+        step_seconds: How long a step took between the last two; 0 while that is not known.
         outcomes: What the pods left about their end, once it was asked for.
         error: Why the store cannot be read or written; empty while it can.
     """
@@ -50,6 +51,7 @@ class Pulse:
             every: Seconds between heartbeats.
         """
         self.progress: Progress | None = None
+        self.step_seconds = 0.0
         self.outcomes: list[Outcome] = []
         self.error = ""
         self._nodes = 0
@@ -77,13 +79,19 @@ class Pulse:
                     beat = Heartbeat(launcher=self._launcher, counter=counter, time=time.time())
                     self._store.put(heartbeat_key(self._job), beat.model_dump_json().encode())
                     due = time.monotonic() + self._every
-                self.progress = read_progress(self._store, self._job) or self.progress
+                self._note(read_progress(self._store, self._job))
                 self.outcomes = read_outcomes(self._store, self._job, self._nodes)
                 self.error = ""
             except SteerLMError as error:
                 self.error = str(error)
             self._wake.wait(_POLL_SECONDS)
             self._wake.clear()
+
+    def _note(self, found: Progress | None) -> None:
+        last = self.progress
+        if found and last and found.step > last.step:
+            self.step_seconds = (found.time - last.time) / (found.step - last.step)  # by one clock, the pod's
+        self.progress = found or last
 
 
 def read_progress(store: Objects, job: str) -> Progress | None:

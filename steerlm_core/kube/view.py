@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from steerlm_core.kube import paths
-from steerlm_core.kube.api import ClusterError, ForbiddenError, KubeApi, Object
+from steerlm_core.kube.api import ClusterError, ForbiddenError, KubeApi
 from steerlm_core.kube.classify import Sight, phase
 from steerlm_core.kube.logs import MasterLog
-from steerlm_core.kube.pod_state import condition, has_started, is_leaving, is_suspended, name_of, uid_of, wanted_pods
+from steerlm_core.kube.pod_state import (
+    Object,
+    condition,
+    has_started,
+    is_leaving,
+    is_suspended,
+    name_of,
+    uid_of,
+    wanted_pods,
+)
 from steerlm_core.kube.pulse import Objects, Pulse
 from steerlm_core.kube.submit import pod_selector
 from steerlm_core.kube.watch import Watched
@@ -76,31 +86,36 @@ class JobView:
         """The pods as last seen."""
         return self._pods.latest.items if self._pods.latest else ()
 
-    def sight(self) -> Sight | None:
-        """Return what is to be seen now; None before the first look at everything."""
-        if self._jobs.latest is None or self._pods.latest is None:
-            return None
-        job = next((found for found in self._jobs.latest.items if uid_of(found) == self.uid), None)
-        failed = any(pod["status"].get("phase") == "Failed" for pod in self.pods)
-        self._remember(job, failed)
-        self._follow_master()
-        if failed or (job and condition(job, "Failed")):
-            self._pulse.ask_for_outcomes(wanted_pods(job or {}))
-        sight = Sight(
-            job,
-            self.pods,
-            self._events,
-            self._pulse.outcomes,
-            self._pulse.progress,
-            self._uids,
-            self._pulse.error,
-            tuple(self._left.values()),
-        )
+    def refresh(self) -> None:
+        """Take note of what has changed: remember pods, follow the master's log, ask for outcomes and events."""
+        sight = self.sight()
+        if sight is None:
+            return
+        failed = any(pod["status"].get("phase") == "Failed" for pod in sight.pods)
+        self._remember(sight.job, sight.pods, failed)
+        self._follow_master(sight.pods)
+        if failed or (sight.job and condition(sight.job, "Failed")):
+            self._pulse.ask_for_outcomes(wanted_pods(sight.job or {}))
         if phase(sight) == "admission":
             self._look_for_events()
-        return sight
 
-    def _remember(self, job: Object | None, failed: bool) -> None:
+    def sight(self) -> Sight | None:
+        """What is to be seen now; None before the first look at everything."""
+        if self._jobs.latest is None or self._pods.latest is None:
+            return None
+        return Sight(
+            job=next((found for found in self._jobs.latest.items if uid_of(found) == self.uid), None),
+            pods=self.pods,
+            events=self._events,
+            outcomes=self._pulse.outcomes,
+            progress=self._pulse.progress,
+            uids=self._uids,
+            store_error=self._pulse.error,
+            left=tuple(self._left.values()),
+            step_seconds=self._pulse.step_seconds,
+        )
+
+    def _remember(self, job: Object | None, pods: Sequence[Object], failed: bool) -> None:
         """Note the uid of each pod, and which were deleted; a suspended job gets new pods when it goes on.
 
         The operator deletes pods of a job whose pod has failed; where none has, it was somebody else.
@@ -109,13 +124,13 @@ class JobView:
             self._uids.clear()
             self._left.clear()
             return
-        for pod in self.pods:
+        for pod in pods:
             self._uids.setdefault(name_of(pod), uid_of(pod))
             if is_leaving(pod) and not failed:
                 self._left[uid_of(pod)] = pod
 
-    def _follow_master(self) -> None:
-        masters = [pod for pod in self.pods if pod["metadata"]["labels"].get(_MASTER) == "master"]
+    def _follow_master(self, pods: Sequence[Object]) -> None:
+        masters = [pod for pod in pods if pod["metadata"]["labels"].get(_MASTER) == "master"]
         if self.log is None and masters and has_started(masters[0]):
             self.log = MasterLog(self._api, name_of(masters[0]))
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from steerlm_core.kube.classify import Patience, Sight, Symptom, never_fits, phase, symptoms
+from steerlm_core.kube.classify import Sight, never_fits, phase, symptoms
 from steerlm_core.kube.job_files import End, Outcome, Progress
 from steerlm_core.kube.spec import QUEUE
+from steerlm_core.kube.symptom import Patience, Symptom
 from steerlm_core.kube.verdicts import RETRIED
 from steerlm_core.platform_config import BudgetsConfig
 
@@ -94,7 +95,15 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
     ("succeeded", Sight(job("Running", "Succeeded"), [pod(phase="Succeeded")]), "done", 0, "succeeded"),
     ("succeeded while a worker is being killed", Sight(job("Succeeded"), [worker(**ended(143))]), "done", 0, ""),
     ("image missing", Sight(job(), [pod(**waiting("ErrImagePull", "not found")), worker()]), "image", 15, "some:tag"),
-    ("image back-off", Sight(job(), [pod(**waiting("ImagePullBackOff")), worker()]), "image", 15, "job-master-0"),
+    ("image back-off, and no cause", Sight(job(), [pod(**waiting("ImagePullBackOff")), worker()]), "image", 300,
+     "job-master-0"),
+    ("registry refuses connections", Sight(job(), [pod(**waiting("ErrImagePull", "dial tcp: connection refused"))]),
+     "image", 300, "connection refused"),
+    ("registry is busy", Sight(job(), [pod(**waiting("ErrImagePull", "toomanyrequests: try later"))]), "image", 300,
+     "try later"),
+    ("registry says no", Sight(job(), [pod(**waiting("ImagePullBackOff", "pull access denied"))]), "image", 15,
+     "denied"),
+    ("registry unknown", Sight(job(), [pod(**waiting("ErrImagePull", "lookup r: no such host"))]), "image", 15, ""),
     ("image never pulled", Sight(job(), [pod(**waiting("ErrImageNeverPull")), worker()]), "image", 0, "pytorch"),
     ("secret missing", Sight(job(), [pod(**waiting("CreateContainerConfigError", "secret x not found")), worker()]),
      "configuration", 15, "secret x not found"),
@@ -108,7 +117,10 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
     ("slow image", Sight(job(), [pod(**waiting("ContainerCreating")), worker()]), "image", 300, "has not started"),
     ("nothing happens", Sight(job(), [pod(), worker()]), "not_started", 400, "no optimizer step"),
     ("training", Sight(job(), [pod(), worker()], progress=PROGRESS), "silent", 500, "step 3 of 10"),
-    ("node lost", Sight(job(), [pod(), worker(ready=False)], progress=PROGRESS), "lost_node", 5, "node-2"),
+    ("node lost", Sight(job(), [pod(), worker(ready=False)], progress=PROGRESS), "lost_node", 25,
+     "node-2"),
+    ("node lost, and steps are long",
+     Sight(job(), [pod(), worker(ready=False)], progress=PROGRESS, step_seconds=40), "lost_node", 90, "no step"),
     ("worker deleted", Sight(job(), [pod(), worker(leaving=True)]), "pod_deleted", 3, "somebody"),
     ("worker deleted, and the job failed of it",
      Sight(job("Failed"), [], outcomes=[outcome(End.RETRYABLE)], left=[worker(leaving=True)]), "pod_deleted", 0,
@@ -161,6 +173,25 @@ def test_what_is_seen_gives_the_class(sight: Sight, kind: str, patience: float, 
 def test_a_training_job_may_run_for_so_long_and_no_longer() -> None:
     sight = Sight(job(), [pod(), worker()], progress=PROGRESS)
     assert [(s.kind, s.patience) for s in symptoms(sight, BUDGETS)] == [("silent", 500), ("running", 600)]
+
+
+def test_a_pull_that_may_yet_succeed_ends_with_the_budget_and_says_what_failed() -> None:
+    refused = pod(**waiting("ImagePullBackOff", 'Back-off pulling image "some:tag": dial tcp: connection refused'))
+    found, patience = symptoms(Sight(job(), [worker(), refused]), BUDGETS), Patience()
+    assert (
+        patience.exhausted(symptoms(Sight(job(), [worker(), pod(**waiting("ContainerCreating"))]), BUDGETS), 0) is None
+    )
+    assert patience.exhausted(found, 299) is None
+    over = patience.exhausted(found, 300)
+    assert over is not None
+    assert "container pytorch: ImagePullBackOff: " in over.seen
+    assert "connection refused (image some:tag)" in over.seen
+
+
+def test_words_in_the_images_own_name_are_no_verdict() -> None:
+    said = pod(**waiting("ErrImagePull", "failed to pull denied:1: connection refused"))
+    said["spec"]["containers"][0]["image"] = "denied:1"
+    assert symptoms(Sight(job(), [said, worker()]), BUDGETS)[0].patience == 300
 
 
 def test_a_step_made_meanwhile_starts_the_clock_of_a_lost_node_anew() -> None:

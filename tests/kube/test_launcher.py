@@ -68,8 +68,12 @@ class View:
     def wait(self, seconds: float) -> None:
         """Time passes by itself."""
 
+    def refresh(self) -> None:
+        """Nothing to take note of."""
+
     def sight(self) -> Sight:
-        return Sight(self._job | self._end["conditions"], outcomes=self._end.get("outcomes", []))
+        seen = {"outcomes": [], "pods": [], **self._end}
+        return Sight(self._job | seen["conditions"], seen["pods"], outcomes=seen["outcomes"])
 
 
 class Said:
@@ -105,9 +109,10 @@ def launched(
     *ends: dict[str, Any],
     committed: bool = True,
     workflow: Workflow | None = None,
+    said: Said | None = None,
     **config: Any,
 ) -> Said:
-    View.ends, said = list(ends), Said()
+    View.ends, said = list(ends), said or Said()
     settings = TrainJobConfig(budgets=BudgetsConfig(admission=60), **config)
     launcher = Launcher(api, store, settings, manifest, said, committed=lambda: committed, name="me", workflow=workflow)
     launcher.run()
@@ -140,6 +145,27 @@ def test_what_may_succeed_is_tried_again_under_the_next_name(store: RunStore) ->
     kinds = [unseal(store.read(verdict_key(f"train-{n}")), "")["class"] for n in (0, 1)]
     assert kinds == ["retryable", "orphaned"]
     assert any("Attempt 1 of 3" in words for words in said.words)
+
+
+def test_a_pull_that_fails_is_said_at_once_and_waited_for(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr(launcher_module.time, "monotonic", lambda: next(clock))
+    waits = {"waiting": {"reason": "ErrImagePull", "message": "connection refused"}}
+    pod = {
+        "metadata": {"name": "train-0-master-0", "uid": "p"},
+        "spec": {"containers": [{"name": "pytorch", "image": "some:tag"}]},
+        "status": {
+            "phase": "Pending",
+            "conditions": [{"type": "PodScheduled", "status": "True"}],
+            "containerStatuses": [{"name": "pytorch", "state": waits}],
+        },
+    }
+    said = Said()
+    with pytest.raises(TrainJobError, match=r"image: .*connection refused") as error:
+        launched(FakeApi(), store, {"conditions": {}, "pods": [pod]}, said=said)
+    assert error.value.kind == "image"
+    words = "job train-0: pod train-0-master-0, container pytorch: ErrImagePull: connection refused (image some:tag)"
+    assert said.words == [words]
 
 
 def test_attempts_come_to_an_end(store: RunStore) -> None:

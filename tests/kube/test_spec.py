@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributed.run import config_from_args, parse_args
 
 from steerlm_core.errors import ConfigError
 from steerlm_core.kube.spec import ATTEMPT, SPEC_HASH, JobTarget, build_job, job_name, label_value, spec_hash
@@ -187,6 +188,16 @@ def test_pods_are_told_what_to_do():
         "--job": manifest["metadata"]["name"],
         "--orphan-after": "600",
     }
+
+
+def test_torchrun_waits_for_other_nodes_as_long_as_the_job_may_live(monkeypatch):
+    operator = {"PET_NNODES": "4", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "job-master-0", "PET_MASTER_PORT": "23456"}
+    variables = {name: value for name, value in env(job(EVERYTHING)).items() if isinstance(value, str)}
+    for name, value in {**variables, **operator}.items():
+        monkeypatch.setenv(name, value)
+    config, *_ = config_from_args(parse_args(["train.py"]))
+    assert (config.rdzv_backend, config.rdzv_endpoint) == ("static", "job-master-0:23456")
+    assert config.rdzv_configs == {"timeout": "3600", "rank": 1}
 
 
 def test_the_hash_ignores_owners_and_attempt_and_nothing_else():

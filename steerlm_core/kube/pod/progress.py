@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from steerlm_core.errors import StoreError
-from steerlm_core.kube.job_files import Progress, progress_key
+from steerlm_core.kube.job_files import PROGRESS_SECONDS, Progress, progress_key
 from steerlm_core.store.run_store import RunStore
-
-_SECONDS = 10.0  # between two puts
 
 _log = logging.getLogger("steerlm.pod")
 
@@ -50,7 +48,7 @@ class ProgressWriter:
             self._changed.wait()
             self._changed.clear()
             self._write()
-            self._end.wait(_SECONDS)
+            self._end.wait(PROGRESS_SECONDS)
         self._write()
 
     def _write(self) -> None:

@@ -1,0 +1,37 @@
+"""What the launcher hears of a job through a real run root."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from steerlm_core.kube import pulse as pulse_module
+from steerlm_core.kube.job_files import Progress, progress_key
+from steerlm_core.kube.pulse import Pulse
+from steerlm_core.store import open_store
+
+
+def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_the_pace_of_training_is_known_from_the_second_progress_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse_module, "_POLL_SECONDS", 0.01)
+    store = open_store(str(tmp_path))
+    pulse = Pulse(store, "job", "me", 60.0)
+    try:
+        for step, at, pace in ((2, 100.0, 0.0), (2, 130.0, 0.0), (5, 190.0, 20.0)):
+            progress = Progress(step=step, steps=9, loss=1.0, time=at)
+            store.put(progress_key("job"), progress.model_dump_json().encode())
+            until(lambda wanted=progress: pulse.progress == wanted)  # type: ignore[misc]
+            assert pulse.step_seconds == pace
+    finally:
+        pulse.close()
