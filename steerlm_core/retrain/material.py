@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlm_core.config import RunConfig, digest
+from steerlm_core.errors import DataError
 from steerlm_core.store import open_store
 from steerlm_core.store.hashes import file_sha256
 
@@ -26,19 +27,32 @@ def material_digest(config: RunConfig) -> str:
         "annotated": config.annotated.source,
         **{f"models.{name}": value for name, value in config.models.model_dump(exclude={"dtype"}).items() if value},
     }
-    return digest({"config": config.deciding(), "content": {name: _content(str(what)) for name, what in named.items()}})
+    return digest(
+        {"config": config.deciding(), "content": {name: _content(name, str(it)) for name, it in named.items()}}
+    )
 
 
-def _content(reference: str) -> Any:
+def _content(field: str, reference: str) -> Any:
     """What tells one version of an input from the next: hashes of files, entity tags of objects."""
     if reference.startswith(_MADE_HERE) or reference == "prior":
         return reference
-    if reference.startswith("s3://"):
-        parent, _, name = reference.rstrip("/").rpartition("/")
-        folder = open_store(reference)
-        tags = {found.key: [found.size, found.tag] for found in folder.listing()}
-        alone = open_store(parent).read_versioned(name) if not tags else None
-        return sorted(tags.items()) if alone is None else alone[1]
-    path = Path(reference).expanduser()
+    found = _in_bucket(reference) if reference.startswith("s3://") else _on_disk(reference)
+    if not found:
+        raise DataError(f"{field}: '{reference}': there is no such file or folder.")
+    return found
+
+
+def _in_bucket(reference: str) -> Any:
+    """The tag of an object, else those of a folder's objects; none of them is read."""
+    parent, _, name = reference.rstrip("/").rpartition("/")
+    store = open_store(parent)
+    if store.exists(name):
+        return next((found.tag for found in store.listing(name) if found.key == name), None)
+    return sorted((found.key, [found.size, found.tag]) for found in open_store(reference).listing())
+
+
+def _on_disk(reference: str) -> list[list[str]]:
+    local = open_store(reference).root if reference.startswith("file://") else reference
+    path = Path(local).expanduser()
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     return [[each.name, file_sha256(each)] for each in files if each.exists()]
