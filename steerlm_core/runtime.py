@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from steerlm_core.dotted import differing
 from steerlm_core.errors import ConfigError
 from steerlm_core.observe.display import make_display
 from steerlm_core.observe.watch import watched
+from steerlm_core.retrain import running
 from steerlm_core.retrain.begin import begin as begin_run
 from steerlm_core.run_root import create_or_open_run, open_run
 from steerlm_core.session import ITERATION_STEPS, Session, with_backend
@@ -22,7 +23,9 @@ from steerlm_core.store import open_store
 from steerlm_core.store.inputs import Inputs
 
 
-def begin(root: str, base_root: str, config: dict[str, Any] | None, config_uri: str, job: str) -> str:
+def begin(
+    root: str, base_root: str, config: dict[str, Any] | None, config_uri: str, job: str, here: bool = False
+) -> str:
     """Choose the run of a pipeline, and create it if it is new.
 
     Args:
@@ -30,7 +33,8 @@ def begin(root: str, base_root: str, config: dict[str, Any] | None, config_uri: 
         base_root: Where runs follow each other; empty: `root` says it all.
         config: The configuration; None: `config_uri` says where it is, or the run at `root` exists.
         config_uri: A YAML file, here or in a bucket.
-        job: Id of the pipeline run.
+        job: Id of the pipeline run, or of the process.
+        here: Whether this process does the whole run, and not only its beginning.
 
     Returns:
         The run root; empty where there is nothing new to train on.
@@ -47,10 +51,11 @@ def begin(root: str, base_root: str, config: dict[str, Any] | None, config_uri: 
     if given is None:
         raise ConfigError("base_root needs a configuration: give config or config_uri.")
     workflow, ended = _workflow()
-    begun = begin_run(base_root, given, job, workflow, ended)
-    print(begun.words)
-    if begun.root:
-        create_or_open_run(begun.root, begun.config, begun.origin)
+    with running.released_on_failure(running.open_base(base_root), job):
+        begun = begin_run(base_root, given, running.Job(job, workflow, here), ended)
+        print(begun.words)
+        if begun.root:
+            create_or_open_run(begun.root, begun.config, begun.origin)
     return begun.root
 
 
@@ -76,10 +81,10 @@ def _given_config(config: dict[str, Any] | None, uri: str) -> RunConfig | None:
         return load_config(Inputs(Path(folder)).fetch(uri))
 
 
-def _workflow() -> tuple[str, Callable[[str], bool | None]]:
+def _workflow() -> tuple[running.WorkflowName, running.Ended]:
     """This pod's Workflow, and how to ask whether another has ended; neither exists outside of a cluster."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
-        return "", lambda _: None
+        return running.WorkflowName(), lambda _: None
     from steerlm_core.kube.workflow_state import has_ended, own_workflow
 
     return own_workflow(), has_ended

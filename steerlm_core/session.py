@@ -5,6 +5,7 @@ Only here is the context of a step built.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ from types import ModuleType
 from typing import Any, Literal
 
 from steerlm_core.config import RunConfig
-from steerlm_core.errors import RunStateError
+from steerlm_core.errors import RunStateError, StoreError
 from steerlm_core.manifest import Manifest
 from steerlm_core.models.lazy import LazyModels
 from steerlm_core.observe.events import EventLog
 from steerlm_core.retrain.finish import finish as finish_run
-from steerlm_core.retrain.running import renewed
+from steerlm_core.retrain.promotion import iterations_in_use
+from steerlm_core.retrain.running import open_base, renewed
 from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext, TrainBackend
 from steerlm_core.steps.decide import DECISION, POLICY_0, best_policy, commit_key
 from steerlm_core.store import open_store
@@ -35,6 +37,8 @@ from steerlm_core.store.scratch import Scratch
 # The steps of an iteration, in their order; label and score_prior do not need each other. A step's module is
 # imported when it runs: a pod that only decides needs no torch.
 ITERATION_STEPS = ("generate", "label", "score_prior", "weigh", "train", "evaluate", "decide")
+
+_logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -71,7 +75,7 @@ class Session:
         base_root = self.run.origin.get("base_root")
         with (
             self._log.step(step, iteration, shard.index if shard else None) as events,
-            renewed(open_store(base_root), self.root) if base_root else nullcontext(),
+            renewed(open_base(base_root), self.root) if base_root else nullcontext(),
             hold(self._store, lease, self.run.config.runtime.lease_seconds, events.warning) as held,
         ):
             yield replace(self.context(events, iteration or 0), check_lease=held.check, shard=shard or Shard())
@@ -109,8 +113,15 @@ class Session:
     def _retire(self) -> None:
         """Remove old iterations' models and candidates, where the configuration says so."""
         keep = self.run.config.runtime
-        if keep.keep_models is not None or keep.keep_candidates is not None:
-            retire(self._store, read_contents(self._store), keep.keep_models, keep.keep_candidates)
+        if keep.keep_models is None and keep.keep_candidates is None:
+            return
+        contents = read_contents(self._store)
+        try:
+            in_use = iterations_in_use(contents)
+        except StoreError as error:  # a copy of a run may be out of reach of its base root, and shall go on
+            _logger.warning("%s: nothing is removed, as what is promoted is not to be known: %s", self.root, error)
+            return
+        retire(self._store, contents, keep.keep_models, keep.keep_candidates, in_use)
 
     def evaluation(self, iteration: int) -> dict[str, Any]:
         """Read an iteration's evaluation.json."""

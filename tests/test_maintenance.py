@@ -9,13 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from steerlm_core.cli import app
+from steerlm_core.config import parse_config
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
+from steerlm_core.run_root import create_or_open_run
 from steerlm_core.sealed import seal, unseal
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
-from steerlm_core.store.gc import find_rubbish, remove
+from steerlm_core.store.gc import find_rubbish, remove, retired_prefixes
 from steerlm_core.store.lease import hold
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.verify import verify
@@ -180,6 +182,45 @@ def test_retention_keeps_the_best_and_the_last(run):
     with pytest.raises(RunStateError, match=r"groups: removed by the run's retention"):
         run.read_table(contents.manifests[f"iterations/{gone:03d}/groups"].parts[0])
     assert find_rubbish(run, read_contents(run), 0, 1).everything() == []
+
+
+def _promote_iteration(run: RunStore, base: RunStore, iteration: int) -> None:
+    """Let `promoted.json` name an iteration of a run, which from now on belongs to that base root."""
+    described = run.document("run.json")
+    run.put("run.json", seal({**described, "origin": {"base_root": base.root}}))
+    entry = {"root": run.root, "run_id": described["run_id"], "iteration": iteration}
+    base.put("promoted.json", seal({"entries": [entry], "in_use": [0]}))
+
+
+def test_retention_keeps_what_is_promoted(run, tmp_path):
+    """A run that was promoted at one iteration, and then went on to better ones."""
+    contents = read_contents(run)
+    prefixes = {prefix for prefix in retired_prefixes(contents, 0, 0) if prefix.endswith("/model")}
+    number = int(min(prefixes).split("/")[1])
+    _promote_iteration(run, open_store(str(tmp_path / "base")), number)
+    code, said = _steerlm("gc", run.root, "--keep-models", "0", "--keep-candidates", "0", "--delete")
+    assert code == 0, said
+    assert not any(prefix.startswith(f"iterations/{number:03d}/") for prefix in read_contents(run).removed)
+    assert _problems(run) == {}
+
+
+def test_retention_as_the_loop_goes_along_keeps_what_is_promoted(tmp_path):
+    raw = small(build(tmp_path / "world")).model_dump(mode="json")
+    config = parse_config({**raw, "runtime": {**raw["runtime"], "keep_models": 0, "keep_candidates": 0}}, "test")
+    base, run = open_store(str(tmp_path / "base")), open_store(str(tmp_path / "run"))
+    create_or_open_run(run.root, config)
+    _promote_iteration(run, base, 0)
+    run_loop(run.root, None, EventLog("toy", None), 2)
+    assert read_contents(run).removed == set()
+
+
+def test_a_run_out_of_reach_of_its_base_root_goes_on_and_removes_nothing(bucket, tmp_path):
+    raw = small(build(tmp_path / "world")).model_dump(mode="json")
+    config = parse_config({**raw, "runtime": {**raw["runtime"], "keep_candidates": 0}}, "test")
+    run = open_store(str(tmp_path / "run"))
+    create_or_open_run(run.root, config, {"base_root": "s3://no-such-bucket/base", "started_from": None})
+    run_loop(run.root, None, EventLog("toy", None), 2)
+    assert read_contents(run).removed == set()
 
 
 # --------------------------------------------------------------------------------------------------------- copy

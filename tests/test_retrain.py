@@ -102,7 +102,8 @@ def _runs(bucket: str) -> set[str]:
 def _begin(world: Path, bucket: str, job: str, workflow: str = "", ended: running.Ended = lambda _: None) -> Any:
     from steerlm_core.config import load_config
 
-    return begin(bucket, load_config(world / "config.yaml"), job, workflow, ended)
+    who = running.Job(job, running.WorkflowName(workflow, "team-a" if workflow else ""))
+    return begin(bucket, load_config(world / "config.yaml"), who, ended)
 
 
 def test_of_two_that_start_together_one_trains(world, bucket):
@@ -132,9 +133,9 @@ def test_a_run_whose_workflow_has_ended_is_resumed_by_the_next(world, bucket):
 
     begun = _begin(world, bucket, "one", "workflow-1")
     create_or_open_run(begun.root, begun.config, begun.origin)
-    with pytest.raises(RunStateError, match="Workflow 'workflow-1'"):
-        _begin(world, bucket, "two", "workflow-2", lambda name: name != "workflow-1")
-    again = _begin(world, bucket, "two", "workflow-2", lambda name: name == "workflow-1")
+    with pytest.raises(RunStateError, match="Workflow 'workflow-1' in namespace 'team-a'"):
+        _begin(world, bucket, "two", "workflow-2", lambda other: other.name != "workflow-1")
+    again = _begin(world, bucket, "two", "workflow-2", lambda other: other.name == "workflow-1")
     assert (again.root, again.config) == (begun.root, None)
     assert load_config(world / "config.yaml").seed == 1
 

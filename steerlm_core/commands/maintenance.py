@@ -54,6 +54,7 @@ def gc(
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.errors import RunStateError
     from steerlm_core.observe.text import size
+    from steerlm_core.retrain.promotion import iterations_in_use
     from steerlm_core.retrain.retention import is_base_root
     from steerlm_core.store import open_store
     from steerlm_core.store.contents import read_contents
@@ -65,7 +66,9 @@ def gc(
     contents = read_contents(store)
     for key, what in contents.problems.items():
         raise RunStateError(f"{store.url(key)}: {what}. Nothing is removed from a damaged run; see `steerlm verify`.")
-    rubbish = find_rubbish(store, contents, keep_models, keep_candidates)
+    old_go = keep_models is not None or keep_candidates is not None
+    in_use = iterations_in_use(contents) if old_go else ()
+    rubbish = find_rubbish(store, contents, keep_models, keep_candidates, in_use)
     rows = [(found.key, size(found.size), _why(found.key)) for found in rubbish.unreferenced]
     rows += [(found.key, size(found.size), "old") for some in rubbish.retired.values() for found in some]
     if rows:

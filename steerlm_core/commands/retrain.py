@@ -29,15 +29,17 @@ def retrain(
     """Run the loop if there is anything new, from the promoted model, and promote the result if it is better."""
     from steerlm_core.commands.run import Options, Runner, work
     from steerlm_core.config import load_config
+    from steerlm_core.retrain.running import open_base, released_on_failure
     from steerlm_core.runtime import begin, finish
 
     given = load_config(config)
     job = f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}"
-    root = begin("", base_root, given.model_dump(mode="json"), "", job)
+    root = begin("", base_root, given.model_dump(mode="json"), "", job, here=True)
     if not root:
         return
-    work(root, None, Runner.LOCAL, Options(max_iterations, backend, platform, display))
-    typer.echo(finish(root, max_iterations or given.max_iterations)["words"])
+    with released_on_failure(open_base(base_root), job):
+        work(root, None, Runner.LOCAL, Options(max_iterations, backend, platform, display))
+        typer.echo(finish(root, max_iterations or given.max_iterations)["words"])
 
 
 def promote(

@@ -6,6 +6,7 @@ connection; objects stay the dictionaries that the API server sent, so that no f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -28,6 +29,7 @@ T = TypeVar("T")
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 _LONGEST_PAUSE = 10.0
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_OWN_AUTHORITY = _OWN_NAMESPACE.with_name("ca.crt")
 
 
 class ClusterError(SteerLMError):
@@ -171,6 +173,12 @@ def own_namespace() -> str | None:
     """Return the namespace of the pod that this is; None outside of one."""
     inside = os.environ.get("KUBERNETES_SERVICE_HOST") and _OWN_NAMESPACE.is_file()
     return _OWN_NAMESPACE.read_text().strip() if inside else None
+
+
+def own_cluster() -> str:
+    """Return what tells the cluster of this pod from others, by its certificate authority; empty outside of one."""
+    inside = own_namespace() is not None and _OWN_AUTHORITY.is_file()
+    return hashlib.sha256(_OWN_AUTHORITY.read_bytes()).hexdigest()[:12] if inside else ""
 
 
 def patiently(what: Callable[[], T], seconds: float) -> T:

@@ -39,35 +39,35 @@ class Begun:
     words: str
 
 
-def begin(base_root: str, config: RunConfig, job: str, workflow: str, ended: running.Ended) -> Begun:
+def begin(base_root: str, config: RunConfig, job: running.Job, ended: running.Ended) -> Begun:
     """Claim the base root, and choose the run.
 
     Args:
         base_root: Where the runs lie.
         config: As the user gave it.
-        job: Id of the pipeline run, or of the process.
-        workflow: Name of the Workflow that does it; empty outside of Kubernetes.
+        job: Who is to train.
         ended: Tells whether a Workflow has ended.
 
     Raises:
         RunStateError: Another job is at work.
+        DataError: Something that the configuration names does not exist.
     """
-    base = open_store(base_root)
+    base, material = running.open_base(base_root), material_digest(config)
     probe(base)
-    unfinished, material = running.claim(base, job, workflow, ended), material_digest(config)
+    unfinished = running.claim(base, job, ended)
     if unfinished is not None and _material_of(unfinished) == material:
-        running.set_root(base, job, unfinished)
+        running.set_root(base, job.name, unfinished)
         return Begun(unfinished, None, {}, f"Going on with the unfinished run {unfinished}.")
     if _last_material(base) == material:
-        running.release(base, job)
+        running.release(base, job.name)
         return Begun("", None, {}, f"Nothing new: the last finished run under {base.root} had the same material.")
-    root, entry = f"{base.root}/runs/{job}", promoted(base)
+    root, entry = running.run_root(base, job.name), promoted(base)
     origin = {
         "base_root": base.root,
         "material": material,
         "started_from": entry["content_digest"] if entry else None,
     }
-    running.set_root(base, job, root)
+    running.set_root(base, job.name, root)
     start = f"from the promoted model of run '{entry['run_id']}'" if entry else "from a new policy 0"
     return Begun(root, _from_promoted(config, entry), origin, f"A new run, {root}, {start}.")
 

@@ -12,9 +12,10 @@ from typing import Any
 from steerlm_core.errors import RunStateError
 from steerlm_core.retrain import running
 from steerlm_core.retrain.begin import FINISHED
-from steerlm_core.retrain.promotion import promote
+from steerlm_core.retrain.promotion import ChangedMeanwhileError, OvertakenError, promote
 from steerlm_core.sealed import seal
-from steerlm_core.store import open_store
+from steerlm_core.store import absolute_root
+from steerlm_core.store.run_store import RunStore
 
 GOOD = ("converged", "plateau", "max_iterations")
 
@@ -32,17 +33,43 @@ def finish(
 
     Returns:
         Whether the model is promoted, and why or why not.
+
+    Raises:
+        RunStateError: Another run has the base root, so this one is not the newest; nothing is changed.
     """
-    base = open_store(origin["base_root"])
+    base = running.open_base(origin["base_root"])
+    _check_turn(base, root)
     good, words = judge(outcome, comparison)
     if good:
         try:
-            promote(base, root, words, origin["started_from"])
-        except RunStateError as error:
+            _promote(base, root, words, origin["started_from"])
+        except OvertakenError as error:
             good, words = False, str(error)
-    base.put(FINISHED, seal({"root": root, "material": origin["material"], "promoted": good, "words": words}))
+    base.put(
+        FINISHED, seal({"root": absolute_root(root), "material": origin["material"], "promoted": good, "words": words})
+    )
     running.release_of_run(base, root)
     return good, words
+
+
+def _check_turn(base: RunStore, root: str) -> None:
+    """Refuse to end a run that has not the base root; the one that ended last may end again."""
+    for key in (running.RUNNING, FINISHED):
+        found = base.document_versioned(key)
+        if found is not None and running.is_run(base, root, found[0]["root"]):
+            return
+    raise RunStateError(
+        f"{base.url(running.RUNNING)}: {running.holder(base)} has this base root, and not {root}, which is neither "
+        f"promoted nor noted as finished. If its model is to be used: steerlm promote {root}"
+    )
+
+
+def _promote(base: RunStore, root: str, words: str, instead_of: str | None) -> None:
+    """Promote the run's model, once more where another change was faster: it may have left in use what was."""
+    try:
+        promote(base, root, words, instead_of)
+    except ChangedMeanwhileError:
+        promote(base, root, words, instead_of)
 
 
 def judge(outcome: dict[str, Any], comparison: dict[str, Any] | None) -> tuple[bool, str]:

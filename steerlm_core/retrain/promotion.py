@@ -12,11 +12,19 @@ from typing import Any
 
 from steerlm_core.errors import RunStateError
 from steerlm_core.sealed import seal
-from steerlm_core.store import open_store
+from steerlm_core.store import absolute_root, open_store
 from steerlm_core.store.contents import RUN, Contents, read_contents
 from steerlm_core.store.run_store import RunStore
 
 PROMOTED = "promoted.json"
+
+
+class OvertakenError(RunStateError):
+    """Another model has come into use than the one that must be."""
+
+
+class ChangedMeanwhileError(RunStateError):
+    """Somebody else's change of `promoted.json` was faster."""
 
 
 def promoted(base: RunStore) -> dict[str, Any] | None:
@@ -43,7 +51,9 @@ def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType 
         The entry of the model in use.
 
     Raises:
-        RunStateError: The run has no good model, or another one has come into use meanwhile.
+        OvertakenError: Another model has come into use meanwhile.
+        ChangedMeanwhileError: The document was changed at this moment.
+        RunStateError: The run has no good model.
     """
     entry = {**describe(root), "why": why, "since": _now()}
     version, found = _read(base)
@@ -52,7 +62,7 @@ def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType 
     if present is not None and digest == entry["content_digest"]:
         return dict(present)
     if instead_of is not ... and digest != instead_of:
-        raise RunStateError(
+        raise OvertakenError(
             f"{base.url(PROMOTED)}: another model has come into use since this run started. Compare them, then: "
             f"steerlm promote {root}"
         )
@@ -81,6 +91,7 @@ def describe(root: str) -> dict[str, Any]:
     Raises:
         RunStateError: No iteration was accepted, or the best model was never confirmed.
     """
+    root = absolute_root(root)
     store = open_store(root)
     contents = read_contents(store)
     best = best_iteration(contents)
@@ -112,6 +123,16 @@ def base_root_of(root: str) -> str | None:
     return None if found is None else str(found)
 
 
+def iterations_in_use(contents: Contents) -> set[int]:
+    """Return the iterations of a run whose models `promoted.json` of its base root has in use, or to roll back to."""
+    base_root = contents.documents[RUN]["origin"].get("base_root")
+    if base_root is None:
+        return set()
+    found = _read(open_store(base_root))[1]
+    entries = [found["entries"][number] for number in found["in_use"]]
+    return {int(entry["iteration"]) for entry in entries if entry["run_id"] == contents.run_id}
+
+
 def _read(base: RunStore) -> tuple[str | None, dict[str, Any]]:
     """The document's version and content: all entries, and the numbers of those in use, one on top of the other."""
     found = base.document_versioned(PROMOTED)
@@ -122,7 +143,9 @@ def _move(base: RunStore, version: str | None, entries: list[dict[str, Any]], in
     data = seal({"entries": entries, "in_use": in_use})
     moved = base.create(PROMOTED, data) if version is None else base.swap(PROMOTED, data, version)
     if not moved:
-        raise RunStateError(f"{base.url(PROMOTED)}: somebody has changed it at this moment; look again, and repeat.")
+        raise ChangedMeanwhileError(
+            f"{base.url(PROMOTED)}: somebody has changed it at this moment; look again, and repeat."
+        )
 
 
 def _now() -> str:

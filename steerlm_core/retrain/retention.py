@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from steerlm_core.retrain.begin import FINISHED
 from steerlm_core.retrain.promotion import PROMOTED
-from steerlm_core.retrain.running import RUNNING
+from steerlm_core.retrain.running import RUNNING, run_name, run_root
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import ALONGSIDE, RUN, read_contents
-from steerlm_core.store.gc import find_rubbish
+from steerlm_core.store.gc import at_work, find_rubbish
 from steerlm_core.store.run_store import RunStore
 
 
@@ -28,9 +28,10 @@ def old_runs(base: RunStore, keep: int) -> list[str]:
         for found in base.listing("runs/")
         if found.key.count("/") == 2 and found.key.endswith(f"/{RUN}")
     }
-    roots = [f"{base.root}/{key}" for key in sorted(begun, key=lambda key: begun[key])]
+    names = [run_name(key) for key in sorted(begun, key=lambda key: begun[key])]
     needed = _needed(base)
-    return [root for root in roots[: len(roots) - keep] if root not in needed]
+    roots = [run_root(base, name) for name in names[: max(0, len(names) - keep)] if name not in needed]
+    return [root for root in roots if not at_work(open_store(root))]  # one resumed by hand is in no document
 
 
 def objects_of(root: str) -> tuple[list[str], int]:
@@ -46,7 +47,10 @@ def objects_of(root: str) -> tuple[list[str], int]:
 
 
 def _needed(base: RunStore) -> set[str]:
-    """The runs that hold a model in use or one to roll back to, the one at work, and the last finished."""
+    """Names of the runs that hold a model in use or one to roll back to, of the one at work, and the last finished.
+
+    By name, as users may have spelled one root in many ways: rather a run too many stays.
+    """
     found: set[str] = set()
     for key in (RUNNING, FINISHED, PROMOTED):
         document = base.document_versioned(key)
@@ -54,5 +58,5 @@ def _needed(base: RunStore) -> set[str]:
             continue
         value = document[0]
         entries = [value["entries"][number] for number in value["in_use"]] if key == PROMOTED else [value]
-        found |= {str(entry["root"]) for entry in entries if entry["root"]}
+        found |= {run_name(entry["root"]) for entry in entries if entry["root"]}
     return found

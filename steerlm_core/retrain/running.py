@@ -1,7 +1,8 @@
 """`running.json`: one run at a time under a base root.
 
-A claim ends when its run has finished, when the Workflow that holds it has, or when nobody has
-renewed it for hours: steps wait for GPUs that long, and renew it only while they work.
+A claim ends when its run has finished, when the Workflow or the process that holds it has ended, or
+when nobody has renewed it for hours: steps wait for GPUs that long, and renew it only while they work.
+A job that fails gives the base root back, and leaves the root of its run there for the next one.
 """
 
 from __future__ import annotations
@@ -10,30 +11,79 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.sealed import seal
+from steerlm_core.store import absolute_root, open_store
+from steerlm_core.store.lease import has_died, this_process
 from steerlm_core.store.run_store import RunStore
 
 RUNNING = "running.json"
 RENEW_SECONDS, STALE_SECONDS = 60.0, 6 * 3600.0
 
-_FREE: Mapping[str, Any] = {"job": "", "workflow": "", "root": None}
-
-Ended = Callable[[str], bool | None]  # whether a Workflow has ended; None: not to be known
+_NOBODY: dict[str, Any] = dict.fromkeys(("job", "workflow", "namespace", "cluster", "place", "process"), "")
 
 _log = logging.getLogger(__name__)
 
 
-def claim(base: RunStore, job: str, workflow: str, ended: Ended) -> str | None:
+@dataclass(frozen=True)
+class WorkflowName:
+    """What an Argo Workflow is found by.
+
+    Attributes:
+        name: Its name; empty outside of Kubernetes.
+        namespace: Where it is; empty in claims of older releases.
+        cluster: What tells its cluster from others.
+    """
+
+    name: str = ""
+    namespace: str = ""
+    cluster: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Who trains.
+
+    Attributes:
+        name: Id of the pipeline run, or of the process.
+        workflow: The Workflow that does it.
+        here: Whether this process does all of it: its end is the end of the job.
+    """
+
+    name: str
+    workflow: WorkflowName = WorkflowName()
+    here: bool = False
+
+
+Ended = Callable[[WorkflowName], bool | None]  # whether a Workflow has ended; None: not to be known
+
+
+def open_base(base_root: str) -> RunStore:
+    """Open a base root by its absolute form, of which the roots of its runs are made."""
+    return open_store(absolute_root(base_root))
+
+
+def run_name(root: str) -> str:
+    """Return what tells a run from the others of its base root, however its root is spelled."""
+    return PurePosixPath(root).name
+
+
+def run_root(base: RunStore, name: str) -> str:
+    """Return the root of the run of that name."""
+    return f"{base.root}/runs/{name}"
+
+
+def claim(base: RunStore, job: Job, ended: Ended) -> str | None:
     """Take the base root for one job.
 
     Args:
         base: The base root.
-        job: Id of the pipeline run, or of the process.
-        workflow: Name of the Workflow that does it; empty outside of Kubernetes.
+        job: Who takes it.
         ended: Tells whether another claim's Workflow has ended.
 
     Returns:
@@ -42,49 +92,84 @@ def claim(base: RunStore, job: str, workflow: str, ended: Ended) -> str | None:
     Raises:
         RunStateError: Another job is at work.
     """
-    mine = {"job": job, "workflow": workflow, "root": None, "renewed": time.time()}
+    mine = {**_describe(job), "root": None, "renewed": time.time()}
     found = base.document_versioned(RUNNING)
     if found is None:
-        if base.create(RUNNING, seal(mine)):
-            return None
-        return claim(base, job, workflow, ended)
+        return None if base.create(RUNNING, seal(mine)) else claim(base, job, ended)
     held = found[0]
-    if held["job"] not in ("", job) and not _stale(held, ended):
+    if held["job"] not in ("", job.name) and not _stale(held, ended):
         raise RunStateError(
             f"{base.url(RUNNING)}: {_words(held)} is at work under this base root; one run at a time. It gives the "
             f"base root back when it ends, and counts as gone {STALE_SECONDS / 3600:.0f} hours after its last step."
         )
-    if not base.swap(RUNNING, seal({**mine, "root": held["root"]}), found[1]):
-        return claim(base, job, workflow, ended)  # somebody was faster: look again who
-    return None if held["root"] is None else str(held["root"])
+    root = None if held["root"] is None else run_root(base, run_name(held["root"]))
+    if not base.swap(RUNNING, seal({**mine, "root": root}), found[1]):
+        return claim(base, job, ended)  # somebody was faster: look again who
+    return root
 
 
 def set_root(base: RunStore, job: str, root: str) -> None:
-    """Note the run that a job works on, for the next job should this one die."""
-    _update(base, job, {"root": root, "renewed": time.time()})
+    """Note the run that a job works on, for the next job should this one die.
+
+    Raises:
+        RunStateError: Another job has taken over.
+    """
+    if not _update(base, lambda held: held["job"] == job, {"root": root, "renewed": time.time()}):
+        raise RunStateError(f"{base.url(RUNNING)}: is not held by job '{job}' any more; another has taken over.")
 
 
 def release(base: RunStore, job: str) -> None:
-    """Give the base root back: the run is finished, or there was nothing to do."""
-    _update(base, job, _FREE)
+    """Give the base root back, if the job still holds it; an unfinished run stays noted."""
+    _update(base, lambda held: held["job"] == job, _NOBODY)
 
 
 def release_of_run(base: RunStore, root: str) -> None:
     """Give the base root back where it is held for a run that has finished."""
+    _update(base, lambda held: is_run(base, root, held["root"]), {**_NOBODY, "root": None})
+
+
+@contextmanager
+def released_on_failure(base: RunStore, job: str) -> Iterator[None]:
+    """Give the base root back should what is done meanwhile fail or be interrupted."""
+    try:
+        yield
+    except BaseException:
+        with suppress(SteerLMError):  # what failed first is what its user must see
+            release(base, job)
+        raise
+
+
+def is_run(base: RunStore, root: str, noted: str | None) -> bool:
+    """Whether a root that a document of the base root notes is that of a run; a copy elsewhere is another run."""
+    name = run_name(root)
+    return noted is not None and run_name(noted) == name and absolute_root(root) == run_root(base, name)
+
+
+def holder(base: RunStore) -> str:
+    """Return the words for who has the base root."""
     found = base.document_versioned(RUNNING)
-    if found is not None and found[0]["root"] == root:
-        _update(base, str(found[0]["job"]), _FREE)
+    if found is None or not (found[0]["job"] or found[0]["root"]):
+        return "nobody"
+    return _words(found[0]) if found[0]["job"] else f"the unfinished run {found[0]['root']}"
 
 
 @contextmanager
 def renewed(base: RunStore, root: str) -> Iterator[None]:
-    """Renew the claim of a run while a step of it works."""
+    """Renew the claim of a run while a step of it works; a copy elsewhere has none.
+
+    Raises:
+        RunStateError: Another run under this base root is at work.
+    """
+    if not is_run(base, root, root):
+        yield
+        return
+    _refuse_beside_another(base, root)
     end = threading.Event()
 
     def keep() -> None:
         while True:
             try:
-                _renew(base, root)
+                _update(base, lambda held: is_run(base, root, held["root"]), {"renewed": time.time()})
             except SteerLMError as error:
                 _log.warning("%s is not renewed: %s", base.url(RUNNING), error)
             if end.wait(RENEW_SECONDS):
@@ -99,28 +184,41 @@ def renewed(base: RunStore, root: str) -> Iterator[None]:
         thread.join()
 
 
-def _renew(base: RunStore, root: str) -> None:
+def _refuse_beside_another(base: RunStore, root: str) -> None:
+    """Stop a run that was given up, such as a Workflow that is retried after a newer run has begun."""
     found = base.document_versioned(RUNNING)
-    if found and found[0]["root"] == root:
-        base.swap(RUNNING, seal({**found[0], "renewed": time.time()}), found[1])
+    held = found[0] if found else _NOBODY
+    beside = held["job"] and held["root"] is not None and not is_run(base, root, held["root"])
+    if beside and not _stale(held, lambda _: None):
+        raise RunStateError(
+            f"{root}: {_words(held)} is at work under the same base root ({base.url(RUNNING)}); one run at a time. "
+            f"Wait until it has finished; `steerlm resume {root}` goes on with this one then."
+        )
 
 
-def _update(base: RunStore, job: str, values: Mapping[str, Any]) -> None:
-    """Change the claim of a job; renewals by its steps may come between."""
-    while True:
-        found = base.document_versioned(RUNNING)
-        if found is None or found[0]["job"] != job:
-            raise RunStateError(f"{base.url(RUNNING)}: is not held by job '{job}' any more; another has taken over.")
+def _update(base: RunStore, is_meant: Callable[[dict[str, Any]], bool], values: Mapping[str, Any]) -> bool:
+    """Change the claim if it is the one that is meant; renewals by steps may come between."""
+    while (found := base.document_versioned(RUNNING)) is not None and is_meant(found[0]):
         if base.swap(RUNNING, seal({**found[0], **values}), found[1]):
-            return
+            return True
+    return False
+
+
+def _describe(job: Job) -> dict[str, Any]:
+    workflow = {"workflow": job.workflow.name, "namespace": job.workflow.namespace, "cluster": job.workflow.cluster}
+    return {**_NOBODY, "job": job.name, **workflow, **(this_process() if job.here else {})}
 
 
 def _stale(held: dict[str, Any], ended: Ended) -> bool:
-    if held["workflow"] and ended(held["workflow"]):
+    workflow = WorkflowName(held["workflow"], held.get("namespace", ""), held.get("cluster", ""))
+    if workflow.name and ended(workflow):
+        return True
+    if has_died(held.get("place", ""), held.get("process", "")):
         return True
     return time.time() - float(held["renewed"]) > STALE_SECONDS
 
 
 def _words(held: dict[str, Any]) -> str:
-    what = f"Workflow '{held['workflow']}'" if held["workflow"] else f"job '{held['job']}'"
+    where = f" in namespace '{held['namespace']}'" if held.get("namespace") else ""
+    what = f"Workflow '{held['workflow']}'{where}" if held["workflow"] else f"job '{held['job']}'"
     return f"{what} ({held['root']})" if held["root"] else what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import unquote, urlsplit
 
 from steerlm_core.errors import ConfigError
@@ -29,3 +30,13 @@ def open_store(root: str, attempts: int | None = None) -> RunStore:
     if scheme:
         raise ConfigError(f"'{root}' is no run root: expected a directory, file:///DIRECTORY or s3://BUCKET/PREFIX.")
     return RunStore(LocalObjects(root))
+
+
+def absolute_root(root: str) -> str:
+    """Return the one form of a root that documents name it by: readable from every folder, without a slash at its end.
+
+    Args:
+        root: As for `open_store`.
+    """
+    store = open_store(root)
+    return os.path.abspath(store.root) if store.path("") is not None else store.root

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from steerlm_core.sealed import seal
@@ -52,7 +52,13 @@ class Rubbish:
         return [*self.unreferenced, *(found for some in self.retired.values() for found in some)]
 
 
-def find_rubbish(store: RunStore, contents: Contents, keep_models: int | None, keep_candidates: int | None) -> Rubbish:
+def find_rubbish(
+    store: RunStore,
+    contents: Contents,
+    keep_models: int | None,
+    keep_candidates: int | None,
+    in_use: Collection[int] = (),
+) -> Rubbish:
     """Find what gc would remove.
 
     Args:
@@ -61,8 +67,9 @@ def find_rubbish(store: RunStore, contents: Contents, keep_models: int | None, k
         keep_models: Newest iterations that keep their model; the best, the last accepted and the last always do;
             None: all.
         keep_candidates: Newest iterations that keep candidates, labels, prior scores and groups; None: all.
+        in_use: Iterations that keep all they have, as their model is promoted.
     """
-    retired = set(retired_prefixes(contents, keep_models, keep_candidates))
+    retired = set(retired_prefixes(contents, keep_models, keep_candidates, in_use))
     owner = {part.key: prefix for prefix, manifest in contents.manifests.items() for part in manifest.parts}
     rubbish = Rubbish(at_work=at_work(store))
     for found in store.listing():
@@ -81,9 +88,15 @@ def remove(store: RunStore, rubbish: Rubbish) -> None:
     store.delete([found.key for found in rubbish.everything()])
 
 
-def retire(store: RunStore, contents: Contents, keep_models: int | None, keep_candidates: int | None) -> None:
+def retire(
+    store: RunStore,
+    contents: Contents,
+    keep_models: int | None,
+    keep_candidates: int | None,
+    in_use: Collection[int] = (),
+) -> None:
     """Remove what retention does not keep, without listing anything."""
-    for prefix in retired_prefixes(contents, keep_models, keep_candidates):
+    for prefix in retired_prefixes(contents, keep_models, keep_candidates, in_use):
         keys = [part.key for part in contents.manifests[prefix].parts]
         _say_removed(store, prefix, keys)
         store.delete(keys)
@@ -94,11 +107,13 @@ def _say_removed(store: RunStore, prefix: str, keys: Iterable[str]) -> None:
     store.create(f"{prefix}/{REMOVED}", seal({"removed": sorted(keys)}))
 
 
-def retired_prefixes(contents: Contents, keep_models: int | None, keep_candidates: int | None) -> Iterable[str]:
+def retired_prefixes(
+    contents: Contents, keep_models: int | None, keep_candidates: int | None, in_use: Collection[int] = ()
+) -> Iterable[str]:
     """Yield the outputs of committed iterations that retention does not keep, and that are still there."""
     commits = contents.commits
     accepted = [number for number, commit in enumerate(commits) if commit["accepted"]]
-    always = {len(commits) - 1, *accepted[-1:], *(commit["best_iteration"] for commit in commits[-1:])}
+    always = {len(commits) - 1, *in_use, *accepted[-1:], *(commit["best_iteration"] for commit in commits[-1:])}
     for names, keep in ((("model",), keep_models), (STAGE_OUTPUTS, keep_candidates)):
         for number in range(len(commits) - keep if keep is not None else 0):
             for name in names:

@@ -84,7 +84,7 @@ class Claim:
         """Whether it was given back, or its process is known to have ended."""
         if not self.owner:
             return True
-        return self.place == _place() and self.process != _process(int(self.process.split("/")[0]))
+        return has_died(self.place, self.process)
 
 
 class Lease:
@@ -163,6 +163,17 @@ def claim_of(store: Versioned, name: str) -> Claim | None:
     return None if claim is None or claim.is_dead else claim
 
 
+def this_process() -> dict[str, str]:
+    """Return what `has_died` tells this process by."""
+    return {"place": _place(), "process": _process(os.getpid())}
+
+
+def has_died(place: str, process: str) -> bool:
+    """Whether a process is known to have ended: it was of this place, and is there no more."""
+    number, _, start = process.partition("/")
+    return place == _place() and bool(start) and process != _process(int(number))
+
+
 def _take(store: Versioned, key: str, seconds: float, waiting: Callable[[str], None]) -> Lease:
     seen, since, told = "", time.monotonic(), False
     while True:
@@ -190,8 +201,9 @@ def _take(store: Versioned, key: str, seconds: float, waiting: Callable[[str], N
 
 
 def _new_claim(seconds: float) -> Claim:
-    process = _process(os.getpid())
-    return Claim(_owner(), _place(), process, uuid.uuid4().hex, 0, seconds, time.time())
+    return Claim(
+        owner=_owner(), **this_process(), token=uuid.uuid4().hex, renewed=0, seconds=seconds, since=time.time()
+    )
 
 
 def _owner() -> str:
