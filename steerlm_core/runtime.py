@@ -20,11 +20,19 @@ from steerlm_core.run_root import create_or_open_run, open_run
 from steerlm_core.session import ITERATION_STEPS, Session, with_backend
 from steerlm_core.steps.context import Shard
 from steerlm_core.store import open_store
+from steerlm_core.store.contents import RUN
 from steerlm_core.store.inputs import Inputs
 
 
 def begin(
-    root: str, base_root: str, config: dict[str, Any] | None, config_uri: str, job: str, here: bool = False
+    root: str,
+    base_root: str,
+    config: dict[str, Any] | None,
+    config_uri: str,
+    job: str,
+    max_iterations: int = 0,
+    room: int = 0,
+    here: bool = False,
 ) -> str:
     """Choose the run of a pipeline, and create it if it is new.
 
@@ -34,40 +42,58 @@ def begin(
         config: The configuration; None: `config_uri` says where it is, or the run at `root` exists.
         config_uri: A YAML file, here or in a bucket.
         job: Id of the pipeline run, or of the process.
+        max_iterations: Most iterations; 0: as the run's configuration says.
+        room: Iterations that the pipeline was compiled for; 0: any number.
         here: Whether this process does the whole run, and not only its beginning.
 
     Returns:
         The run root; empty where there is nothing new to train on.
 
     Raises:
-        ConfigError: The arguments do not go together.
+        ConfigError: The arguments do not go together, or the run wants more iterations than there is room for.
     """
     given = _given_config(config, config_uri)
     if bool(root) == bool(base_root):
         raise ConfigError(f"root is '{root}' and base_root is '{base_root}': give one of the two.")
     if root:
-        _open(root, given)
+        _open(root, given, max_iterations, room)
         return root
     if given is None:
         raise ConfigError("base_root needs a configuration: give config or config_uri.")
+    _check_room(max_iterations, given, room)  # before the base root is claimed
     workflow, ended = _workflow()
     with running.released_on_failure(running.open_base(base_root), job):
         begun = begin_run(base_root, given, running.Job(job, workflow, here), ended)
         print(begun.words)
         if begun.root:
-            create_or_open_run(begun.root, begun.config, begun.origin)
+            run = create_or_open_run(begun.root, begun.config, begun.origin)
+            _check_room(max_iterations, run.config, room)
     return begun.root
 
 
-def _open(root: str, given: RunConfig | None) -> None:
+def _open(root: str, given: RunConfig | None, max_iterations: int, room: int) -> None:
     """Open or create a run, and name what its other steps, which see `run.json` alone, will not take from `given`."""
+    store = open_store(root)
+    kept = open_run(store).config if store.exists(RUN) else given
+    if kept is not None:
+        _check_room(max_iterations, kept, room)
     create_or_open_run(root, given)
-    if given is None:
+    if given is None or kept is None:
         return
-    kept = open_run(open_store(root)).config
     names = differing(kept.model_dump(mode="json"), given.model_dump(mode="json"))
-    if names := [name for name in names if name != "max_iterations"]:  # an argument of the pipeline's own
+    if names := [name for name in names if not (name == "max_iterations" and max_iterations)]:
         print(f"{root}: the run began with other settings, and keeps those it has, of: {', '.join(names)}.")
+
+
+def _check_room(max_iterations: int, config: RunConfig, room: int) -> None:
+    """Refuse what the pipeline would break off without a word."""
+    wanted = max_iterations or config.max_iterations
+    if room and wanted > room:
+        raise ConfigError(
+            f"max_iterations: {wanted} is more than the {room} that the pipeline was compiled for. Lower it (the "
+            f"pipeline's argument max_iterations goes before the configuration), or make room: `steerlm compile "
+            f"--max-iterations {wanted}`, and submit and upload alike."
+        )
 
 
 def _given_config(config: dict[str, Any] | None, uri: str) -> RunConfig | None:
@@ -93,11 +119,14 @@ def _workflow() -> tuple[running.WorkflowName, running.Ended]:
 def prepare(root: str, shards: int = 1) -> list[int]:
     """Make what the loop starts from; returns the shards that sampling and scoring are split over.
 
+    Where training is to happen in a cluster, what would keep it from that is found out first: hours later is too late.
+
     Args:
         root: The run root.
         shards: So many, but no more than there are parts.
     """
     with _session(root) as session:
+        session.check_backend()
         parts = session.prepare()
     return list(range(max(1, min(shards, parts))))
 
@@ -120,7 +149,7 @@ def run_step(
         shard: Which shard of the step this is.
         shards: Shards that the step is split over.
         backend: Where training happens; None: where the run's configuration says.
-        platform: The platform file; None: $STEERLM_PLATFORM, else the defaults.
+        platform: The platform file; None: see `platform_config.find_platform`.
 
     Raises:
         ConfigError: There is no such step.
@@ -132,15 +161,15 @@ def run_step(
 
 
 def finish(root: str, max_iterations: int) -> dict[str, Any]:
-    """Promote the run's model or not; see `Session.finish`."""
+    """Promote the run's model or not; see `Session.finish`. max_iterations 0: as the run's configuration says."""
     with _session(root) as session:
-        return session.finish(max_iterations)
+        return session.finish(max_iterations or session.run.config.max_iterations)
 
 
 def gate(root: str, iteration: int, max_iterations: int) -> Literal["run", "stop"]:
-    """Whether an iteration is to be done; see `Session.gate`."""
+    """Whether an iteration is to be done; see `Session.gate`. max_iterations 0: as the run's configuration says."""
     with _session(root) as session:
-        return session.gate(iteration, max_iterations)
+        return session.gate(iteration, max_iterations or session.run.config.max_iterations)
 
 
 def confirm(root: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from steerlm_core.errors import ConfigError, RunStateError
-from steerlm_core.runtime import begin
+from steerlm_core.runtime import begin, finish, gate
+from steerlm_core.store import open_store
 from tests.tiny import tiny_settings
 
 
@@ -15,8 +16,10 @@ def test_settings_that_a_run_does_not_take_over_are_named(tmp_path: Path, capsys
     root = str(tmp_path / "run")
     assert begin(root, "", tiny_settings(), "", "job-1") == root
     assert capsys.readouterr().out == ""
-    assert begin(root, "", tiny_settings(max_iterations=5), "", "job-2") == root
+    assert begin(root, "", tiny_settings(max_iterations=5), "", "job-2", max_iterations=5) == root
     assert capsys.readouterr().out == ""
+    assert begin(root, "", tiny_settings(max_iterations=5), "", "job-2") == root
+    assert "of: max_iterations." in capsys.readouterr().out
     changed = tiny_settings(runtime={"threads": 1, "keep_models": 2})
     assert begin(root, "", changed, "", "job-3") == root
     (line,) = capsys.readouterr().out.splitlines()
@@ -35,3 +38,29 @@ def test_a_root_with_another_configuration_is_refused(tmp_path: Path) -> None:
 def test_one_of_root_and_base_root_is_wanted(arguments: tuple[str, str]) -> None:
     with pytest.raises(ConfigError, match="give one of the two"):
         begin(*arguments, tiny_settings(), "", "job-1")
+
+
+def test_without_an_argument_the_configuration_limits_the_iterations(tmp_path: Path) -> None:
+    root = begin("", str(tmp_path), tiny_settings(max_iterations=3), "", "job-1", max_iterations=0, room=8)
+    open_store(root).put("iterations/002/commit.json", b"{}")
+    assert gate(root, 0, 0) == "run"
+    assert [gate(root, 3, limit) for limit in (0, 3, 4)] == ["stop", "stop", "run"]
+    with pytest.raises(RunStateError, match="max_iterations is 3"):
+        finish(root, 0)
+
+
+def test_more_iterations_than_the_pipeline_has_room_for_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    root, settings = tmp_path / "run", tiny_settings(max_iterations=9)
+    for place in ((str(root), ""), ("", str(root))):
+        with pytest.raises(ConfigError, match=r"max_iterations: 9 is more than the 8 .*compile --max-iterations 9"):
+            begin(*place, settings, "", "job-1", max_iterations=0, room=8)
+        assert not root.exists()
+    assert begin(str(root), "", settings, "", "job-1", max_iterations=8, room=8) == str(root)
+    with pytest.raises(ConfigError, match="max_iterations: 9 is more than the 8 "):
+        begin(str(root), "", None, "", "job-2", max_iterations=0, room=8)
+
+
+def test_an_unfinished_run_that_wants_more_iterations_is_not_gone_on_with(tmp_path: Path) -> None:
+    begin("", str(tmp_path), tiny_settings(max_iterations=9), "", "job-1", max_iterations=0, room=9)
+    with pytest.raises(ConfigError, match="max_iterations: 9 is more than the 8 "):
+        begin("", str(tmp_path), tiny_settings(max_iterations=2), "", "job-1", max_iterations=0, room=8)

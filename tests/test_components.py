@@ -117,16 +117,16 @@ def test_decide_shows_its_metrics_and_the_report_so_far(tmp_path, calls):
 
 def test_the_steps_outside_of_iterations_call_the_runtime(tmp_path, calls):
     root, metrics = str(tmp_path), artifact(dsl.Metrics, tmp_path / "metrics")
-    assert call("begin", "job-1", root, "", {"seed": 1}, "") == root
+    assert call("begin", "job-1", root, "", {"seed": 1}, "", 2, 8) == root
     assert call("prepare", root, 2) == [0, 1]
-    assert [call("gate", root, 0, 1), call("gate", root, 0, 0)] == ["run", "stop"]
+    assert [call("gate", root, 0, 1), call("gate", root, 1, 1)] == ["run", "stop"]
     call("confirm", root, metrics)
     assert metrics.metadata == {"run": root, "distance": 0.25}
     metrics.metadata.clear()
     call("finish", root, 8, metrics)
     assert metrics.metadata == {"run": root, "promoted": False, "words": "Not promoted."}
     assert [name for name, _ in calls()] == ["begin", "prepare", "confirm", "finish"]
-    assert calls()[0][1] == {"config": {"seed": 1}, "config_uri": ""}
+    assert calls()[0][1] == {"config": {"seed": 1}, "config_uri": "", "max_iterations": 2, "room": 8}
 
 
 def test_report_writes_both_documents_and_names_its_run(tmp_path, calls):

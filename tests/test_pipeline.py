@@ -173,9 +173,18 @@ def test_where_nothing_is_new_nothing_runs(root):
     assert not root.exists()
 
 
+def test_the_configuration_limits_the_iterations_unless_the_pipeline_is_told_otherwise(root):
+    run_pipeline(root, max_iterations=0, config=plain(config(max_iterations=2)))
+    assert [name for name in called(root) if name.startswith("decide")] == ["decide 0", "decide 1"]
+    begun = json.loads((root / "calls.jsonl").read_text().splitlines()[0])[1]
+    assert (begun["max_iterations"], begun["room"]) == (0, ITERATIONS)
+    parameters = load_pipeline().pipeline_spec.root.input_definitions.parameters
+    assert parameters["max_iterations"].default_value.number_value == 0
+
+
 def run_pipeline(root: Path | str, **arguments: object) -> None:
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(Path.cwd() / "outputs"))
-    load_pipeline()(root=str(root), config=plain(config()), max_iterations=1, **arguments)
+    load_pipeline()(**{"root": str(root), "config": plain(config()), "max_iterations": 1, **arguments})
 
 
 def test_stops_at_max_iterations_and_goes_on_when_it_is_raised(root):

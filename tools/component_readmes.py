@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 COMPONENTS = Path(__file__).resolve().parent.parent / "components"
+_LONGEST_LINE = 120
 
 
 def component_folders() -> list[Path]:
@@ -57,8 +58,11 @@ def _parameters(function: ast.FunctionDef, section: str) -> str:
 def _example(folder: Path, function: ast.FunctionDef) -> str:
     given = [arg.arg for arg in function.args.args if not _source(arg.annotation).startswith("dsl.Output")]
     arguments = ", ".join(f"{name}={name}" for name in given)
+    call = f"task = {folder.name}({arguments})"
+    if len(call) > _LONGEST_LINE:
+        call = f"task = {folder.name}(\n" + "".join(f"    {name}={name},\n" for name in given) + ")"
     module = f"components.{folder.parent.name}.{folder.name}"
-    return f"```python\nfrom {module} import {folder.name}\n\ntask = {folder.name}({arguments})\n```"
+    return f"```python\nfrom {module} import {folder.name}\n\n{call}\n```"
 
 
 def _facts(metadata: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def steerlm_v2(iterations: int = ITERATIONS) -> BaseComponent:
         base_root: str = "",
         config: dict = {},  # noqa: B006  (KFP copies it into the pipeline; nobody changes it)
         config_uri: str = "",
-        max_iterations: int = iterations,
+        max_iterations: int = 0,
         shards: int = 1,
     ):
         """Train an attribute-steered model until its distance to the target has plateaued.
@@ -84,12 +84,14 @@ def steerlm_v2(iterations: int = ITERATIONS) -> BaseComponent:
             config: The run's configuration, the same mapping as in the YAML file of the command line. May be left out
                 for a root that exists, and where config_uri is given.
             config_uri: A YAML file with the configuration, such as s3://bucket/config.yaml.
-            max_iterations: Stop after so many iterations, if the distance has not plateaued before.
+            max_iterations: Stop after so many iterations, if the distance has not plateaued before; 0: as many as the
+                run's configuration allows.
             shards: Split sampling and scoring over so many pods.
         """
         run = _step(
             begin, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             root=root, base_root=base_root, config=config, config_uri=config_uri,
+            max_iterations=max_iterations, room=iterations,
         )  # fmt: skip
         with dsl.If(run.output != "", name="something-new"):
             prepared = _step(prepare, root=run.output, shards=shards)

@@ -44,7 +44,8 @@ def resize(pipeline: dict[str, Any], iterations: int) -> None:
     for task in followers:
         before = task["dependentTasks"]
         task["dependentTasks"] = [_copy_name(_ITERATION, iterations - 1) if name == last else name for name in before]
-    pipeline["root"]["inputDefinitions"]["parameters"]["max_iterations"]["defaultValue"] = float(iterations)
+    begin = pipeline["root"]["dag"]["tasks"]["begin"]
+    begin["inputs"]["parameters"]["room"]["runtimeValue"]["constant"] = float(iterations)
 
 
 def _chain(components: Components) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def _arguments(root: str, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     here, shards = {"root": root, "iteration": 0}, {"shard": 0, "shards": [0]}
     of_run = {"root": root}
     return {
-        "begin": {"job": "job-1", "root": root, "base_root": "", "config": config, "config_uri": ""},
+        "begin": {"job": "job-1", "root": root, "base_root": "", "config": config, "config_uri": "",
+                  "max_iterations": 1, "room": 1},
         "prepare": {**of_run, "shards": 2},
         "gate": {**here, "max_iterations": 1},
         **{step: {**here, **shards} for step in ("generate", "label", "score_prior")},
@@ -81,7 +82,7 @@ def _arguments(root: str, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "confirm": of_run,
         "finish": {**of_run, "max_iterations": 1},
         "report": of_run,
-    }
+    }  # fmt: skip
 
 
 def _pod(step: str, pipeline: dict[str, Any], platform: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:

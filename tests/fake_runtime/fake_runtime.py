@@ -11,10 +11,10 @@ from pathlib import Path
 from steerlm_core import errors
 
 
-def begin(root, base_root, config, config_uri, job):
+def begin(root, base_root, config, config_uri, job, max_iterations, room):
     if not root:
         return ""
-    _called(root, "begin", config=config, config_uri=config_uri)
+    _called(root, "begin", config=config, config_uri=config_uri, max_iterations=int(max_iterations), room=int(room))
     return root
 
 
@@ -24,6 +24,7 @@ def prepare(root, shards):
 
 
 def gate(root, iteration, max_iterations):
+    max_iterations = max_iterations or _configured(root)
     if Path(root, "decision.json").exists() or iteration >= max_iterations:
         return "stop"
     if iteration and not _commit(root, iteration - 1).exists():
@@ -59,6 +60,12 @@ def write_html(roots, path, upto=None):
 def write_markdown(root, path):
     _called(root, "report")
     path.write_text("# A run\n")
+
+
+def _configured(root):
+    name, arguments = json.loads(Path(root, "calls.jsonl").read_text().splitlines()[0])
+    assert name == "begin"
+    return arguments["config"]["max_iterations"]
 
 
 def _commit(root, iteration):

@@ -10,6 +10,8 @@ def begin(
     base_root: str = "",
     config: dict = {},  # noqa: B006  (KFP copies it into the component; nobody changes it)
     config_uri: str = "",
+    max_iterations: int = 0,
+    room: int = 0,
 ) -> str:
     """Choose the run, and create it if it is new.
 
@@ -23,10 +25,12 @@ def begin(
         base_root: Where runs follow each other; give this or root.
         config: The run's configuration, the same mapping as in the YAML file of the command line.
         config_uri: A YAML file with the configuration; give this or config.
+        max_iterations: Most iterations of the run; 0: as its configuration says.
+        room: Iterations that the pipeline has room for, so that a run that wants more is refused; 0: any number.
 
     Returns:
         The run's root; empty where there is nothing new.
     """
     from steerlm_core import runtime
 
-    return runtime.begin(root, base_root, config or None, config_uri, job)
+    return runtime.begin(root, base_root, config or None, config_uri, job, max_iterations, room)

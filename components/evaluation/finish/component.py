@@ -12,7 +12,7 @@ def finish(root: str, max_iterations: int, metrics: dsl.Output[dsl.Metrics]):
 
     Args:
         root: Where the run lives: a folder, or an s3:// address.
-        max_iterations: Most iterations of the run.
+        max_iterations: Most iterations of the run; 0: as its configuration says.
         metrics: Whether the model is promoted, and the sentence that says why; they name the run that they are of.
     """
     from steerlm_core import runtime

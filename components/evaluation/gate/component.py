@@ -13,7 +13,7 @@ def gate(root: str, iteration: int, max_iterations: int) -> str:
     Args:
         root: Where the run lives: a folder, or an s3:// address.
         iteration: Number of the iteration, from 0.
-        max_iterations: Most iterations of the run; may be raised from one run of the pipeline to the next.
+        max_iterations: Most iterations of the run; may be raised from one pipeline run to the next. 0: as configured.
 
     Returns:
         'run' or 'stop'.
