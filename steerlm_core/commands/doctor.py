@@ -50,18 +50,18 @@ def doctor(
     from steerlm_core.commands.tables import print_table
 
     if kubernetes:
-        _cluster(given_platform(platform), root)
+        _cluster(given_platform(platform), root, namespace)
     if kubeflow:
         _kubeflow(address(host, namespace, token_file, ca), platform, image, root)
     if not (kubernetes or kubeflow):
         print_table(("what", "found", "what to do"), [*_python(), *_torch(), *_libraries(), *_room()])
 
 
-def _cluster(platform: PlatformConfig, root: str | None) -> None:
+def _cluster(platform: PlatformConfig, root: str | None, namespace: str | None) -> None:
     """Look at the cluster that training jobs would run on."""
     from steerlm_core.kube.doctor import examine
 
-    _show(list(examine(platform, root)))
+    _show(list(examine(platform, root, namespace)))
 
 
 def _kubeflow(where: Address, platform: Path | None, image: str | None, root: str | None) -> None:

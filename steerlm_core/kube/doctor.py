@@ -28,15 +28,16 @@ _KEYS = tuple(key for key, optional in SECRET_KEYS.items() if not optional)
 _ANY_IMAGE = "image"  # where admission of the pods is tried and no image is known
 
 
-def examine(platform: PlatformConfig, root: str | None) -> Iterator[Check]:
+def examine(platform: PlatformConfig, root: str | None, home: str | None = None) -> Iterator[Check]:
     """Yield one check after the other; those that rest on a failed one are left out.
 
     Args:
         platform: The platform file.
         root: A run root whose store is tried; None: none is.
+        home: Namespace to look at if the platform file names none; None: that of the pod or the kubeconfig.
     """
     try:
-        api = connect(platform.train_job.namespace)
+        api = connect(platform.train_job.namespace or home)
         version, user = api.request("GET", "/version")["gitVersion"], _user(api)
     except ClusterError as error:
         yield Check("API server", State.FAILED, str(error), "kubectl config get-contexts; kubectl cluster-info")

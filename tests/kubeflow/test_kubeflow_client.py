@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from steerlm_core.kube.api import ClusterError
 from steerlm_core.kubeflow.package import packaged
 from tests.services.kfp_api import kfp_api, report
 
@@ -279,6 +280,32 @@ def test_doctor_finds_it_well(steerlm, api, bucket):
     for what in (api.url, "no token", "2.17.0", "a single user", packaged().version, bucket):
         assert what in ended.out
     assert "steerlm kubeflow upload" not in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "platform", "looked_at"),
+    [
+        ([], "", None),
+        (["--namespace", "team"], "", "team"),
+        (["--namespace", "team"], "train_job: {namespace: gpu}", "gpu"),
+    ],
+)
+def test_doctor_looks_at_the_cluster_in_the_namespace_of_the_training_jobs(
+    steerlm, monkeypatch, tmp_path, words, platform, looked_at
+):
+    asked = []
+
+    def nowhere(namespace: str | None) -> None:
+        asked.append(namespace)
+        raise ClusterError("no way into a cluster")
+
+    monkeypatch.setattr("steerlm_core.kube.doctor.connect", nowhere)
+    (tmp_path / "platform.yaml").write_text(platform)
+    assert steerlm("doctor", "--kubernetes", "--platform", tmp_path / "platform.yaml", *words).code == 1
+    if words:
+        monkeypatch.setenv("KFP_NAMESPACE", words[1])
+        steerlm("doctor", "--kubernetes", "--platform", tmp_path / "platform.yaml")
+    assert set(asked) == {looked_at}
 
 
 def test_doctor_names_what_repairs_it(steerlm, api, tmp_path):
