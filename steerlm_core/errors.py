@@ -11,7 +11,13 @@ from difflib import get_close_matches
 
 
 class SteerLMError(Exception):
-    """Base of every error whose cause lies in what the user gave or in the world around us."""
+    """Base of every error whose cause lies in what the user gave or in the world around us.
+
+    Attributes:
+        reason: Its class in one word, for metrics; empty where only its type says it.
+    """
+
+    reason = ""
 
 
 class ConfigError(SteerLMError):

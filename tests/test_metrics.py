@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ import pytest
 import yaml
 
 from steerlm_core.errors import ConfigError, NonFiniteError
+from steerlm_core.kube.classify import Sight
+from steerlm_core.kube.job_files import Progress
+from steerlm_core.kube.launcher import _Told
+from steerlm_core.kube.verdicts import TrainJobError
 from steerlm_core.observe.events import EventLog
 from steerlm_core.observe.exposition import GATEWAY, PORT, Pusher, metric_listeners, serve
 from steerlm_core.observe.metrics import Metrics
@@ -66,9 +71,8 @@ def test_a_failure_has_a_reason(error, reason):
 def test_training_counts_its_steps_tokens_and_checkpoints():
     metrics = Metrics()
     with EventLog("run-1", None, [metrics]).step("train", 0) as says:
-        began = _value(metrics, "steerlm_last_checkpoint_timestamp_seconds")
         says.metric(step=1.0, **NUMBERS)
-        assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") == began
+        began = _value(metrics, "steerlm_last_checkpoint_timestamp_seconds")
         says.metric(step=2.0, **{**NUMBERS, "loss": 0.25, "seconds": -50.0}, checkpoint_seconds=0.7)
         assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") >= began + 50
     assert _value(metrics, "steerlm_train_tokens_total") == 200
@@ -79,11 +83,37 @@ def test_training_counts_its_steps_tokens_and_checkpoints():
     assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") is None, "its age would go on growing"
 
 
-def test_a_pod_that_only_trains_has_a_checkpoint_age_too():
+def test_the_age_of_the_first_checkpoint_counts_from_the_first_step():
     metrics = Metrics()
-    for time in (100.0, 102.0):
-        metrics.training_step("run-1", time, NUMBERS)
-    assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") == 98
+    log = EventLog("run-1", None, [metrics])
+    with log.step("train", 0) as says:
+        assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") is None
+        for time in (100.0, 102.0):
+            log.emit(replace(log.event("metric", "train", 0, None, NUMBERS), time=time))
+        assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") == 98
+        says.progress(2, 2, "steps")
+
+
+def test_what_a_launcher_sees_of_its_job_is_counted_as_far_as_it_goes():
+    metrics, heard = Metrics(), []
+    with EventLog("run-1", None, [metrics, heard.append]).step("train", 0) as says:
+        told = _Told(lambda words: None, says)
+        for step, loss in ((3, 0.5), (7, 0.25)):
+            told.sight("job", Sight({"status": {}}, progress=Progress(step=step, steps=10, loss=loss, time=1.0)), [])
+        assert _value(metrics, "steerlm_train_loss") == 0.25
+        assert _value(metrics, "steerlm_stage_progress_ratio", stage="train") in (0.3, 0.7)  # progress is throttled
+        assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") is None, "only pods know of checkpoints"
+    assert next(event.fields for event in heard if event.kind == "metric") == {"step": 3.0, "loss": 0.5}
+    assert not [event for event in heard if event.kind == "warning"]
+    assert _value(metrics, "steerlm_stage_running", stage="train") == 0
+
+
+@pytest.mark.parametrize("kind", ["non_finite", "out_of_memory", "quota"])
+def test_the_end_of_a_job_is_the_reason_of_the_failure(kind):
+    metrics = Metrics()
+    with pytest.raises(TrainJobError), EventLog("run-1", None, [metrics]).step("train", 0):
+        raise TrainJobError(kind, f"job train-0: {kind}: step 7: the loss is nan")
+    assert _value(metrics, "steerlm_stage_last_failure_timestamp_seconds", stage="train", reason=kind) > 1.5e9
 
 
 def test_what_was_not_said_is_absent():

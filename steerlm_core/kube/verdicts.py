@@ -55,7 +55,7 @@ class TrainJobError(SteerLMError):
     def __init__(self, kind: str, message: str) -> None:
         """Keep the class beside the words."""
         super().__init__(message)
-        self.kind = kind
+        self.kind = self.reason = kind
 
 
 def in_words(kind: str, job: str, seen: str, log: str = "") -> str:

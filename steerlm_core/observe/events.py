@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from steerlm_core.errors import SteerLMError
+
 Kind = Literal["started", "progress", "metric", "warning", "finished", "failed", "iteration"]
 
 # Ten times a second is more than an eye follows; a file is read later, by people in less of a hurry.
@@ -38,7 +40,8 @@ class Event:
         step: The step that speaks; empty for the loop.
         shard: The shard of the step; None where the work is not split.
         fields: `done, total, unit` of progress; the values of a metric; `message` of a warning; `seconds` of
-            finished and failed, and `error` of the latter; evaluation and decision of an iteration.
+            finished and failed; `error` of the latter, and `reason` in one word if the error has one; evaluation and
+            decision of an iteration.
     """
 
     kind: Kind
@@ -84,16 +87,26 @@ class EventLog:
         self._lock = threading.RLock()
 
     @contextmanager
-    def step(self, step: str, iteration: int | None = None, shard: int | None = None) -> Iterator[StepEvents]:
-        """Say that a step starts, hand out its `Events`, and say how it ended."""
+    def step(
+        self, step: str, iteration: int | None = None, shard: int | None = None, course_written: bool = True
+    ) -> Iterator[StepEvents]:
+        """Say that a step starts, hand out its `Events`, and say how it ended.
+
+        Args:
+            step: The step.
+            iteration: Its iteration.
+            shard: Its shard.
+            course_written: Write its start, progress and end too; not where another process does that.
+        """
         start = time.monotonic()
-        says = StepEvents(self, step, iteration, shard)
+        says = StepEvents(self, step, iteration, shard, course_written)
         says.emit("started", {})
         try:
             yield says
         except BaseException as error:
             what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-            says.emit("failed", {"seconds": time.monotonic() - start, "error": what})
+            reason = {"reason": error.reason} if isinstance(error, SteerLMError) and error.reason else {}
+            says.emit("failed", {"seconds": time.monotonic() - start, "error": what, **reason})
             raise
         says.emit("finished", {"seconds": time.monotonic() - start})
 
@@ -150,14 +163,18 @@ class EventLog:
 class StepEvents:
     """The `Events` protocol of `steerlm_core.steps.context`: what a step may say."""
 
-    def __init__(self, log: EventLog, step: str, iteration: int | None, shard: int | None) -> None:
+    def __init__(
+        self, log: EventLog, step: str, iteration: int | None, shard: int | None, course_written: bool = True
+    ) -> None:
         """Speak for one step."""
         self._log, self._step, self._iteration, self._shard = log, step, iteration, shard
+        self._course_written = course_written
         self._next_told = self._next_written = 0.0
         self._unit = ""
 
     def emit(self, kind: Kind, fields: dict[str, Any], to_file: bool = True) -> None:
         """Say something of the given kind."""
+        to_file = to_file and (self._course_written or kind in ("metric", "warning"))
         self._log.emit(self._log.event(kind, self._step, self._iteration, self._shard, fields), to_file)
 
     def progress(self, done: int, total: int, unit: str) -> None:

@@ -83,18 +83,16 @@ class Metrics:
         elif event.kind == "metric":
             self._values(event.run, event.step, event.time, event.fields)
 
-    def training_began(self, run: str, time: float) -> None:
-        """Say when training began: the age of a checkpoint that does not exist yet counts from there."""
-        self._training.add(run)
-        self._checkpoint.labels(run).set(time)
-
-    def training_step(self, run: str, time: float, numbers: Mapping[str, Any]) -> None:
+    def _training_step(self, run: str, time: float, numbers: Mapping[str, Any]) -> None:
         """Take the numbers of one optimizer step; `time` is when it ended."""
-        if run not in self._training:  # a pod of a job, which is not told of the step's start
-            self.training_began(run, time - numbers["seconds"])
+        self._loss.labels(run).set(numbers["loss"])
+        if "seconds" not in numbers:  # a launcher's, which sees some steps from afar; its pods say the rest
+            return
+        if run not in self._training:  # the age of a checkpoint that does not exist yet counts from here
+            self._training.add(run)
+            self._checkpoint.labels(run).set(time - numbers["seconds"])
         self._step_seconds.labels(run).observe(numbers["seconds"])
         self._tokens.labels(run).inc(numbers["tokens"])
-        self._loss.labels(run).set(numbers["loss"])
         self._distance.labels(run, "training").set(numbers["distance"])
         self._ess.labels(run, "training").set(numbers["ess"])
         if "checkpoint_seconds" in numbers:  # of the checkpoint written before this step
@@ -110,8 +108,6 @@ class Metrics:
                 self._progress.labels(run, stage).set(fields["done"] / max(fields["total"], 1))
             elif event.iteration is not None:
                 self._iteration.labels(run).set(event.iteration)
-            if (event.kind, stage) == ("started", "train"):
-                self.training_began(run, event.time)
             return
         self._running.labels(run, stage).set(0)
         if stage == "train":
@@ -122,11 +118,12 @@ class Metrics:
             self._succeeded.labels(run, stage).set(event.time)
         else:
             kind = str(fields["error"]).split(":")[0]
-            self._failed.labels(run, stage, _REASONS.get(kind, "other")).set(event.time)
+            reason = fields.get("reason") or _REASONS.get(kind, "other")
+            self._failed.labels(run, stage, reason).set(event.time)
 
     def _values(self, run: str, stage: str, time: float, values: Mapping[str, Any]) -> None:
         if stage == "train" and "loss" in values:
-            self.training_step(run, time, values)
+            self._training_step(run, time, values)
         for at in ("before", "after"):
             if f"distance_{at}" in values:
                 self._distance.labels(run, at).set(values[f"distance_{at}"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -20,6 +23,7 @@ from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from steerlm_core.training.checkpoints import latest
 from tests.distributed.pods import JOB, heartbeat, pods, step, until
+from tests.services.s3 import _free_ports
 
 STEPS = 480
 ORPHAN_SECONDS = 6
@@ -180,14 +184,29 @@ def test_a_damaged_input_is_named_and_nothing_is_trained(root, tmp_path):
     assert told(root).message == message["message"]
 
 
-def test_one_node_with_one_process_trains_by_itself(weighed, tmp_path):
+def test_one_node_with_one_process_trains_by_itself_and_its_metrics_say_how_far_it_is(weighed, tmp_path, monkeypatch):
     root = tmp_path / "run"
     shutil.copytree(weighed, root)
+    (port,) = _free_ports("127.0.0.1", 1)
+    monkeypatch.setenv("STEERLM_METRICS_PORT", str(port))
     with pods(tmp_path / "pods", str(root), "--how", '{"engine": "single"}', nodes=1) as (pod,):
+        scraped = until(lambda: _scraped(port, "steerlm_stage_progress_ratio{"))
         code, message = pod.end()
+    assert re.search(r'steerlm_stage_running{run="tiny-\w+",stage="train"} 1.0\n', scraped)
+    assert 'steerlm_stage_last_progress_timestamp_seconds{run="tiny-' in scraped
     assert (code, message["class"]) == (0, "done")
     assert "torch.distributed.run" not in pod.log.read_text()
     assert model(str(root)).metrics["steps"] == STEPS
+
+
+def _scraped(port: int, wanted: str) -> str:
+    """What a pod says on its port, once it says what is wanted."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+    except URLError:
+        return ""
+    return text if wanted in text else ""
 
 
 def test_a_store_that_is_gone_for_good_and_one_that_refuses(root, tmp_path, monkeypatch):

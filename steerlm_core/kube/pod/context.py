@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from steerlm_core.config import parse_config
@@ -17,13 +17,14 @@ from steerlm_core.store import open_store
 
 
 @contextmanager
-def pod_context(root: str, iteration: int, how: Mapping[str, Any]) -> Iterator[StepContext]:
+def pod_context(root: str, iteration: int, how: Mapping[str, Any], leads: bool) -> Iterator[StepContext]:
     """Open the run at an iteration, for a launcher that holds the lease of the step.
 
     Args:
         root: The run root.
         iteration: The iteration.
         how: Settings of `train` that say how the work is done, over those of the run.
+        leads: Whether this node sees the steps, so that its metrics tell whether training moves.
     """
     run = create_or_open_run(root, None)
     settings = run.config.model_dump(mode="json")
@@ -31,6 +32,14 @@ def pod_context(root: str, iteration: int, how: Mapping[str, Any]) -> Iterator[S
     log = EventLog(run.run_id, event_sink(open_store(root)), metric_listeners(config.name))
     session = Session(root, RunInfo(run.run_id, config), log)
     try:
-        yield at_iteration(session.context(StepEvents(log, "train", iteration, None)), iteration)
+        with _course(log, iteration, leads) as events:
+            yield at_iteration(session.context(events), iteration)
     finally:
         log.close()
+
+
+def _course(log: EventLog, iteration: int, leads: bool) -> AbstractContextManager[StepEvents]:
+    """Tell the metrics of start, progress and end; in the run's events the launcher says them, over all attempts."""
+    if leads:
+        return log.step("train", iteration, course_written=False)
+    return nullcontext(StepEvents(log, "train", iteration, None))

@@ -88,8 +88,9 @@ def work(task: PodTask, stop: Stop) -> str:
     """Train this node's part, and store the model where node 0 is; return what was done, in words."""
     HeartbeatWatch(open_store(task.root, _IMPATIENT), task.job, task.orphan_after, stop)
     _patiently(lambda: _forget(task))
+    leads = task.node == 0
     with ExitStack() as stack:
-        context = _patiently(lambda: stack.enter_context(pod_context(task.root, task.iteration, _how(task))))
+        context = _patiently(lambda: stack.enter_context(pod_context(task.root, task.iteration, _how(task), leads)))
         output = _patiently(lambda: model_output(context))
         if _patiently(output.existing):
             return "the model is there already"
@@ -99,6 +100,7 @@ def work(task: PodTask, stop: Stop) -> str:
 
         def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
             progress(step, steps, numbers)
+            context.events.progress(step, steps, "steps")
             context.events.metric(**{"step": float(step), **numbers})
 
         stop.begin()
