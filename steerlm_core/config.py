@@ -209,7 +209,8 @@ class RuntimeConfig(Section):
     backend: Literal["local", "torchrun", "pytorchjob"] | None = Field(
         None,
         description="Where training happens: local: this process; torchrun: train.processes processes of this machine; "
-        "pytorchjob: a Kubernetes cluster, as --platform describes it; none: local or torchrun, by train.engine.",
+        "pytorchjob: a Kubernetes cluster, as --platform describes it; none: pytorchjob where the platform file in use "
+        "(--platform, STEERLM_PLATFORM) sets train_job, else local or torchrun, by train.engine.",
     )
     tensorboard: str | None = Field(None, description="Folder of TensorBoard event files (extra: tensorboard).")
     mlflow: str | None = Field(None, description="Tracking URI of MLflow (extra: mlflow).")

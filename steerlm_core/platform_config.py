@@ -6,12 +6,16 @@ budgets. Names of secrets stand here, secrets never. The words of Kubernetes are
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from steerlm_core.config import Section, read_yaml, validated
+
+FILE, INLINE = "STEERLM_PLATFORM", "STEERLM_PLATFORM_INLINE"
 
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 Quantity = Annotated[str, Field(pattern=_QUANTITY, coerce_numbers_to_str=True)]
@@ -214,3 +218,25 @@ def load_platform(path: str | Path) -> PlatformConfig:
     """
     raw = read_yaml(path, "--platform, or STEERLM_PLATFORM, names the platform file.")
     return validated(PlatformConfig, {} if raw is None else raw, str(path))
+
+
+def find_platform(path: Path | None) -> PlatformConfig | None:
+    """Return the platform in use; None where nobody names one.
+
+    The first of these: a file, what a compiled pipeline gives its steps ($STEERLM_PLATFORM_INLINE), the file of
+    $STEERLM_PLATFORM.
+
+    Args:
+        path: The file that was asked for.
+    """
+    text = os.environ.get(INLINE)
+    if path is None and text:
+        return validated(PlatformConfig, json.loads(text), INLINE)
+    file = path or os.environ.get(FILE)
+    return load_platform(file) if file else None
+
+
+def inline(platform: PlatformConfig) -> str:
+    """Return a platform as the value of $STEERLM_PLATFORM_INLINE; what was not set stays so."""
+    text = json.dumps(platform.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    return text.replace("$", "\\u0024").replace("{{", "{\\u007b")  # Kubernetes expands $(…), Argo {{…}}

@@ -22,6 +22,7 @@ from steerlm_core.errors import RunStateError, StoreError
 from steerlm_core.manifest import Manifest
 from steerlm_core.models.lazy import LazyModels
 from steerlm_core.observe.events import EventLog
+from steerlm_core.platform_config import PlatformConfig, find_platform
 from steerlm_core.retrain.finish import finish as finish_run
 from steerlm_core.retrain.promotion import iterations_in_use
 from steerlm_core.retrain.running import open_base, renewed
@@ -51,7 +52,7 @@ class Session:
             root: The run root.
             run: The run.
             log: Where it says what it does.
-            platform: The platform file, for the backend `pytorchjob`; None: $STEERLM_PLATFORM, else the defaults.
+            platform: The platform file; None: see `platform_config.find_platform`.
         """
         self.run, self.root, self._log = run, root, log
         self._store = open_store(root)
@@ -199,34 +200,42 @@ def at_iteration(context: StepContext, iteration: int) -> StepContext:
 
 
 class _ChosenBackend:
-    """The `TrainBackend` that the configuration names, imported when there is something to train."""
+    """The `TrainBackend` that the configuration or the platform asks for, imported when there is something to train."""
 
     def __init__(self, root: str, platform: Path | None) -> None:
         """Nothing is chosen yet."""
-        self._root, self._platform = root, platform
+        self._root, self._file = root, platform
 
     def check(self, config: RunConfig) -> None:
         """Find the cluster, where training is to happen in one."""
-        if config.runtime.backend == "pytorchjob":
+        if self._name(config) == "pytorchjob":
             _ = self._cluster
 
     def train(self, context: StepContext) -> Manifest:
         """Have the iteration of the context trained."""
         from steerlm_core.steps.train import LocalBackend, TorchrunBackend
 
-        config = context.config
-        backend = config.runtime.backend or ("local" if config.train.engine == "single" else "torchrun")
-        if backend == "pytorchjob":
+        name = self._name(context.config)
+        if name == "pytorchjob":
             return self._cluster.train(context)
-        return (LocalBackend() if backend == "local" else TorchrunBackend()).train(context)
+        return (LocalBackend() if name == "local" else TorchrunBackend()).train(context)
+
+    def _name(self, config: RunConfig) -> str:
+        if config.runtime.backend:
+            return config.runtime.backend
+        if self._platform and "train_job" in self._platform.model_fields_set:
+            return "pytorchjob"
+        return "local" if config.train.engine == "single" else "torchrun"
+
+    @cached_property
+    def _platform(self) -> PlatformConfig | None:
+        return find_platform(self._file)
 
     @cached_property
     def _cluster(self) -> TrainBackend:
         from steerlm_core.kube.backend import PyTorchJobBackend
-        from steerlm_core.platform_config import PlatformConfig, load_platform
 
-        file = self._platform or os.environ.get("STEERLM_PLATFORM")
-        return PyTorchJobBackend(load_platform(file) if file else PlatformConfig(), self._root)
+        return PyTorchJobBackend(self._platform or PlatformConfig(), self._root)
 
 
 def _step_module(name: str, threads: int) -> ModuleType:

@@ -17,7 +17,7 @@ from steerlm_core.errors import ConfigError
 from steerlm_core.kubeflow.chain import room
 from steerlm_core.kubeflow.packaged import pipeline_path
 from steerlm_core.kubeflow.platform import MODEL_STEPS, write_pipeline
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.platform_config import PlatformConfig, find_platform
 
 PLATFORM = {
     "image": {"name": "registry/steerlm:1", "pull_secrets": ["pull"]},
@@ -56,7 +56,8 @@ def test_every_step_gets_image_resources_and_the_way_to_the_store(tmp_path):
         assert {key.env_var for secret in config.secret_as_env for key in secret.key_to_env} == {
             "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
         }  # fmt: skip
-        assert "secret" not in yaml.safe_dump(container["env"]).lower()
+        env.pop("STEERLM_PLATFORM_INLINE", None)  # names Secrets, as the file does
+        assert "secret" not in yaml.safe_dump(env).lower()
         assert [each.mount_path for each in config.empty_dir_mounts] == ["/scratch"]
 
 
@@ -73,6 +74,36 @@ def test_only_steps_that_load_models_get_accelerators_their_queue_and_the_model_
         assert (kept == "false") == (step in (*MODEL_STEPS, "train"))
         wanted = {"weigh": "64Gi"}.get(step, "32Gi" if step in MODEL_STEPS else "2Gi")
         assert resources["resourceMemoryLimit"] == wanted
+
+
+def environment(pipeline: dict[str, Any], step: str) -> dict[str, str]:
+    container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+    return {each["name"]: each["value"] for each in container["env"]}
+
+
+def test_the_steps_that_launch_jobs_carry_the_platform_and_no_other_file_is_read(tmp_path, monkeypatch):
+    patch = {"pod": {"spec": {"containers": [{"name": "pytorch", "args": ["$(HOME)", "{{a}}", "{{{", "ä"]}]}}}
+    given = PLATFORM | {"train_job": {"nodes": 3, "patch": patch}}
+    pipeline, platform = compiled(tmp_path, given)
+    carrying = {name for name in pipeline["deploymentSpec"]["executors"]
+                if "STEERLM_PLATFORM_INLINE" in environment(pipeline, name.removeprefix("exec-"))}  # fmt: skip
+    assert carrying == {"exec-prepare", "exec-train"}
+    assert "steerlm-platform" not in yaml.safe_dump(platform)
+    text = environment(pipeline, "train")["STEERLM_PLATFORM_INLINE"]
+    assert "$" not in text
+    assert "{{" not in text
+    (tmp_path / "other.yaml").write_text("train_job: {nodes: 9}")
+    monkeypatch.setenv("STEERLM_PLATFORM", str(tmp_path / "other.yaml"))
+    assert find_platform(None).train_job.nodes == 9
+    monkeypatch.setenv("STEERLM_PLATFORM_INLINE", text)
+    assert find_platform(None) == PlatformConfig.model_validate(given)
+    assert find_platform(tmp_path / "other.yaml").train_job.nodes == 9
+
+
+def test_a_platform_without_training_jobs_stays_one(tmp_path, monkeypatch):
+    pipeline, _ = compiled(tmp_path, {"image": {"name": "registry/steerlm:1"}})
+    monkeypatch.setenv("STEERLM_PLATFORM_INLINE", environment(pipeline, "train")["STEERLM_PLATFORM_INLINE"])
+    assert "train_job" not in find_platform(None).model_fields_set
 
 
 def test_the_pipeline_for_a_platform_is_small(tmp_path):
@@ -104,7 +135,8 @@ def test_the_chain_is_as_long_as_wanted(tmp_path, iterations):
     assert [tasks[name]["taskInfo"]["name"] for name in shown["confirm"]["dependentTasks"]] == [
         f"iteration-{iterations - 1}"
     ]
-    assert pipeline["root"]["inputDefinitions"]["parameters"]["max_iterations"]["defaultValue"] == iterations
+    begin = pipeline["root"]["dag"]["tasks"]["begin"]
+    assert begin["inputs"]["parameters"]["room"]["runtimeValue"]["constant"] == iterations
     used = {task["componentRef"]["name"] for each in [pipeline["root"], *pipeline["components"].values()]
             for task in each.get("dag", {}).get("tasks", {}).values()}  # fmt: skip
     assert used == pipeline["components"].keys()

@@ -42,7 +42,10 @@ class PyTorchJobBackend:
             ClusterError: There is no way into a cluster.
         """
         if not root.startswith("s3://"):
-            raise ConfigError(f"'{root}': pods cannot reach this run root. Training in a PyTorchJob needs one in S3.")
+            raise ConfigError(
+                f"'{root}': pods cannot reach this run root. Training in a PyTorchJob needs one in S3; "
+                "runtime.backend: local (--backend local) trains here."
+            )
         self._platform = platform
         self._api = connect(platform.train_job.namespace)
         pod = own_pod(self._api)

@@ -19,16 +19,11 @@ from steerlm_core.errors import ConfigError, did_you_mean
 from steerlm_core.kubeflow.chain import resize
 from steerlm_core.kubeflow.packaged import pipeline_path
 from steerlm_core.observe.exposition import GATEWAY
-from steerlm_core.platform_config import SECRET_KEYS, AcceleratorConfig, PlatformConfig, StepPodConfig
+from steerlm_core.platform_config import INLINE, SECRET_KEYS, AcceleratorConfig, PlatformConfig, StepPodConfig, inline
 
 MODEL_STEPS = ("prepare", "generate", "label", "score_prior", "evaluate", "confirm")
-PLATFORM_CONFIG_MAP, PLATFORM_FILE = "steerlm-platform", "platform.yaml"
-_PLATFORM, _CERTIFICATES, _SCRATCH, _MODELS = (
-    "/etc/steerlm/platform",
-    "/etc/steerlm/certificates",
-    "/scratch",
-    "/models",
-)
+_LAUNCHING = ("prepare", "train")  # train launches PyTorchJobs; prepare finds out beforehand whether it may
+_CERTIFICATES, _SCRATCH, _MODELS = "/etc/steerlm/certificates", "/scratch", "/models"
 _QUEUE = "kueue.x-k8s.io/queue-name"
 _STAY = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 
@@ -95,9 +90,10 @@ def _environment(platform: PlatformConfig, step: str) -> dict[str, str]:
         "HOME": "/tmp",
         "TMPDIR": _SCRATCH,
         "STEERLM_CACHE": f"{_SCRATCH}/cache",
-        "STEERLM_PLATFORM": f"{_PLATFORM}/{PLATFORM_FILE}",
         **platform.object_store.environment(_CERTIFICATES),
     }
+    if step in _LAUNCHING:
+        values[INLINE] = inline(platform)
     if platform.steps.pushgateway:
         values[GATEWAY] = platform.steps.pushgateway
     if _model_cache(platform) and step in MODEL_STEPS:
@@ -113,7 +109,6 @@ def _kubernetes(step: str, pod: StepPodConfig, platform: PlatformConfig) -> dict
     if platform.image.pull_secrets:
         kubernetes.set_image_pull_secrets(task, platform.image.pull_secrets)
     kubernetes.use_field_path_as_env(task, "POD_NAME", "metadata.name")
-    kubernetes.use_config_map_as_volume(task, PLATFORM_CONFIG_MAP, _PLATFORM, optional=True)
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=_SCRATCH, size_limit=pod.scratch)
     for key, optional in SECRET_KEYS.items():
         if store.secret:

@@ -39,6 +39,7 @@ def test_platform_files_are_valid(path):
     assert platform.train_job.service_account == "steerlm-train"
     account = "default-editor" if "multi-user" in path.parts else "pipeline-runner"
     assert platform.steps.service_account == account
+    assert "train_job" in platform.model_fields_set, "the registered pipeline trains in PyTorchJobs"
 
 
 def test_the_example_secret_has_the_keys_that_pods_read_and_belongs_to_no_overlay():
