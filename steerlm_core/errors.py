@@ -64,6 +64,10 @@ class StoreRefusedError(StoreError):
     """The place where the run lies answers, and refuses: no bucket of that name, no right, a wrong key."""
 
 
+class ScratchError(SteerLMError):
+    """A local copy of something in a bucket cannot be written."""
+
+
 class KubeflowError(SteerLMError):
     """Kubeflow Pipelines cannot be reached, or refuses what was asked of it."""
 

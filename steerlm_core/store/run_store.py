@@ -8,8 +8,6 @@ read, a model's is kept under the hash of its content ($STEERLM_MODEL_CACHE, els
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,18 +18,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steerlm_core.errors import RunStateError
+from steerlm_core.errors import RunStateError, ScratchError
 from steerlm_core.manifest import Manifest, Part
 from steerlm_core.sealed import unseal
 from steerlm_core.store.hashes import HASH_IN_NAME, file_sha256, folder_name, whole_folder
 from steerlm_core.store.mirror import CheckpointMirror
+from steerlm_core.store.model_cache import FolderCache
 from steerlm_core.store.objects import Listed, Objects
 from steerlm_core.store.scratch import Scratch
 
 REMOVED = "removed.json"  # beside a manifest: its parts were removed on purpose
 
 _HASHING = 4  # files at once
-_MODELS_KEPT = 6  # copies in scratch: prior, attribute model, and the policies of two iterations
 
 
 class RunStore:
@@ -140,10 +138,8 @@ class RunStore:
 
     def read_table(self, part: Part) -> pa.Table:
         """Read one part, verified against its sha256."""
-        if own := self._objects.path(part.key):
-            return pq.read_table(self._verified(part, own))
-        with self._temporary() as path:
-            return pq.read_table(self._fetch(part, path), memory_map=False)
+        with self.passing_file(part) as path:
+            return pq.read_table(path, memory_map=False)
 
     def local_file(self, part: Part) -> Path:
         """A local, verified copy of one part; on a disk the part itself.
@@ -154,7 +150,22 @@ class RunStore:
         if own := self._objects.path(part.key):
             return self._verified(part, own)
         path = self._folder("files") / part.sha256
-        return self._verified(part, path) if path.exists() else self._fetch(part, path)
+        if not path.is_file() or file_sha256(path) != part.sha256:
+            self._fetch(part, path)
+        return path
+
+    @contextmanager
+    def passing_file(self, part: Part) -> Iterator[Path]:
+        """A local, verified copy of one part that goes at the end; on a disk the part itself.
+
+        Raises:
+            RunStateError: It is missing, or its bytes have changed.
+        """
+        if own := self._objects.path(part.key):
+            yield self._verified(part, own)
+            return
+        with self._temporary() as path:
+            yield self._fetch(part, path)
 
     def write_folder(self, prefix: str, folder: Path) -> list[Part]:
         """Store every file of a folder below a prefix that carries a hash of their content."""
@@ -181,14 +192,8 @@ class RunStore:
             for part in manifest.parts:
                 self.local_file(part)
             return own
-        folder = self._models() / name
-        if not folder.is_dir():
-            self._download_folder(manifest, f"{prefix}{name}/", folder)
-        else:
-            for part in manifest.parts:
-                self._verified(part, folder / part.key.removeprefix(f"{prefix}{name}/"))
-        os.utime(folder)
-        return folder
+        files = {part.key.removeprefix(f"{prefix}{name}/"): part for part in manifest.parts}
+        return self._models().folder(name, files, self._fetch)
 
     @contextmanager
     def work_folder(self, key: str) -> Iterator[Path]:
@@ -208,11 +213,8 @@ class RunStore:
         Raises:
             RunStateError: It is missing or damaged.
         """
-        if own := self._objects.path(part.key):
-            self._verified(part, own)
-            return
-        with self._temporary() as path:
-            self._fetch(part, path)
+        with self.passing_file(part):
+            pass
 
     def _upload_once(self, part: Part, path: Path) -> None:
         """Upload what is not there yet: an object is whole or absent, and its name is its content."""
@@ -226,8 +228,14 @@ class RunStore:
 
     def _fetch(self, part: Part, path: Path) -> Path:
         """Bring a part here, and check it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = self._objects.download(part.key, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = self._objects.download(part.key, path)
+        except OSError as error:
+            raise ScratchError(
+                f"{self.url(part.key)}: no copy of it can be written to {path.parent} ({error.strerror or error}). "
+                "Make room there, or name another place: TMPDIR, and for models STEERLM_MODEL_CACHE."
+            ) from error
         if found is None:
             raise self._missing(part)
         return self._compared(part, path, found)
@@ -239,7 +247,7 @@ class RunStore:
                 path.unlink()  # the copy is of no use, and the next reader shall not find it
             raise RunStateError(
                 f"{self.url(part.key)}: damaged (sha256 {found[:12]}…, its manifest says {part.sha256[:12]}…). "
-                "Restore it from a copy of the run; `steerlm verify` lists all that is damaged."
+                f"Restore it: `steerlm copy A_COPY_OF_THE_RUN {self.root}`; `steerlm verify` lists all that is damaged."
             )
         return path
 
@@ -250,29 +258,13 @@ class RunStore:
             if self.exists(f"{prefix}/{REMOVED}"):
                 return RunStateError(f"{self.url(prefix)}: removed by the run's retention; its manifest is kept.")
         return RunStateError(
-            f"{self.url(part.key)}: missing, though a manifest names it. Restore it from a copy of the run."
+            f"{self.url(part.key)}: missing, though a manifest names it. Restore it: "
+            f"`steerlm copy A_COPY_OF_THE_RUN {self.root}`."
         )
 
-    def _download_folder(self, manifest: Manifest, start: str, folder: Path) -> None:
-        """Bring a folder here; whoever shares the place sees all of it or nothing."""
-        kept = sorted(self._models().iterdir(), key=lambda path: path.stat().st_mtime)
-        if "STEERLM_MODEL_CACHE" not in os.environ:
-            for old in kept[: 1 - _MODELS_KEPT]:
-                shutil.rmtree(old)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=self._models()) as name:
-            for part in manifest.parts:
-                self._fetch(part, Path(name) / "model" / part.key.removeprefix(start))
-            try:
-                (Path(name) / "model").rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else somebody was faster, with the same content
-                    raise
-
-    def _models(self) -> Path:
+    def _models(self) -> FolderCache:
         given = os.environ.get("STEERLM_MODEL_CACHE")
-        folder = Path(given) if given else self._folder("models")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return FolderCache(Path(given) if given else self._folder("models"), keep_all=bool(given))
 
     def _folder(self, name: str) -> Path:
         self._scratch = self._scratch or Scratch()
