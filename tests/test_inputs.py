@@ -34,6 +34,16 @@ def test_a_run_on_inputs_in_a_bucket_is_the_run_on_those_on_disk(bucket, tmp_pat
         assert one.read(key) == other.read(key)
 
 
+def test_the_empty_objects_that_a_console_makes_of_folders_are_no_files(bucket, tmp_path):
+    store = open_store(bucket)
+    for key in ("prior/", "prior/inner/"):
+        store.put(key, b"")
+    store.put("prior/config.json", b"{}")
+    assert {found.key for found in open_store(f"{bucket}/prior").listing()} >= {"config.json", "inner/"}
+    folder = Inputs(tmp_path).fetch(f"{bucket}/prior")
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
 def test_what_is_not_there_is_named(bucket, tmp_path):
     inputs = Inputs(tmp_path)
     with pytest.raises(DataError, match=rf"{bucket}/nothing: there is no such file or folder"):

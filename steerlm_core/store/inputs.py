@@ -47,7 +47,9 @@ class Inputs:
 
 def _download_folder(store: RunStore, target: Path, weights: bool) -> None:
     """Download the objects below a prefix; a listing is all that tells what a user's folder holds."""
-    found = [listed.key for listed in store.listing() if weights or not listed.key.endswith(_WEIGHTS)]
+    keys = [listed.key for listed in store.listing()]
+    # A console's "folder" is an empty object whose key ends with "/".
+    found = [key for key in keys if key and not key.endswith(("/", *(() if weights else _WEIGHTS)))]
     if not found:
         raise DataError(f"{store.root}: there is no such file or folder.")
     for key in found:
