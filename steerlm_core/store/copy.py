@@ -1,15 +1,18 @@
 """A run from one store to another, verified on both sides: `steerlm copy`.
 
 Parts go first, then the documents that name them, and `run.json` last: a copy that broke off is no
-run yet, and the next attempt goes on where it ended.
+run yet, and the next attempt goes on where it ended. Copied back over the run, it replaces what is
+damaged there, and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from steerlm_core.errors import RunStateError
-from steerlm_core.sealed import seal
+from steerlm_core.manifest import Part
+from steerlm_core.sealed import seal, unseal
 from steerlm_core.store.contents import ALONGSIDE, RUN, Contents, read_contents
 from steerlm_core.store.run_store import RunStore
 
@@ -35,23 +38,49 @@ def copy_run(source: RunStore, target: RunStore, progress: Callable[[int, int, s
     parts = list(contents.parts())
     total = len(parts) + len(contents.documents)
     for done, part in enumerate(parts, 1):
-        if target.size(part.key) != part.size:
-            target.upload(part.key, source.local_file(part))
-        target.verify(part)
+        _copy_part(source, target, part)
         progress(done, total, "objects")
     for prefix in ALONGSIDE:
         for found in source.listing(prefix):
             target.put(found.key, source.read(found.key))
     ordered = sorted(contents.documents, key=lambda key: key == RUN)
     for done, key in enumerate(ordered, len(parts) + 1):
-        if not target.create(key, seal(contents.documents[key])):
-            raise RunStateError(f"{target.url(key)}: stands there already, with another content.")
+        _copy_document(target, key, seal(contents.documents[key]))
         progress(done, total, "objects")
     return contents
 
 
+def _copy_part(source: RunStore, target: RunStore, part: Part) -> None:
+    """Upload a part, unless it stands there whole."""
+    if target.size(part.key) == part.size:
+        with suppress(RunStateError):
+            return target.verify(part)
+    with source.passing_file(part) as path:
+        target.upload(part.key, path)
+    target.verify(part)
+
+
+def _copy_document(target: RunStore, key: str, data: bytes) -> None:
+    """Write a document; only a damaged one makes way."""
+    if target.create(key, data):
+        return
+    found = target.read_versioned(key)
+    if found is None or _is_sealed(found[0]) or not target.swap(key, data, found[1]):
+        raise RunStateError(f"{target.url(key)}: stands there already, with another content. Copy to an empty root.")
+
+
+def _is_sealed(data: bytes) -> bool:
+    try:
+        unseal(data, "")
+    except RunStateError:
+        return False
+    return True
+
+
 def _refuse_another_run(target: RunStore, contents: Contents) -> None:
+    """Refuse a target that holds another run; where its run.json is damaged, its manifests say which run it is."""
     if target.exists(RUN):
-        there = read_contents(target).run_id
-        if there != contents.run_id:
-            raise RunStateError(f"{target.root}: holds run '{there}'. Copy to an empty root.")
+        there = read_contents(target)
+        found = {there.run_id} if there.run_id else {manifest.run_id for manifest in there.manifests.values()}
+        for run_id in found - {contents.run_id}:
+            raise RunStateError(f"{target.root}: holds run '{run_id}'. Copy to an empty root.")
