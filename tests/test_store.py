@@ -271,29 +271,3 @@ def test_a_manifest_that_names_no_whole_folder_is_refused(store, tmp_path, kept)
     parts = store.write_folder("models/prior", _write(tmp_path / "source", FOLDERS["flat"]))
     with pytest.raises(RunStateError, match="no whole folder"):
         store.local_folder(_manifest(parts[:kept]))
-
-
-# -------------------------------------------------------------------------------------------------- work folders
-
-
-def _checkpoint(folder: Path, name: str) -> None:
-    _write(folder / "checkpoints" / name, {"state.json": name, "tensors.safetensors": "weights"})
-
-
-def test_a_checkpoint_comes_back_where_the_process_died(bucket):
-    with open_store(bucket).work_folder("train") as folder:
-        _checkpoint(folder, "step-00000001")
-        _checkpoint(folder, "step-00000002")
-    with open_store(bucket).work_folder("train") as folder:
-        assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000002"]
-        assert _read(folder / "checkpoints/step-00000002")["state.json"] == "step-00000002"
-
-
-def test_a_checkpoint_that_lacks_a_file_is_left_alone(bucket, caplog):
-    store = open_store(bucket)
-    with store.work_folder("train") as folder:
-        _checkpoint(folder, "step-00000001")
-    store.delete(["train/checkpoints/step-00000001/tensors.safetensors"])
-    with open_store(bucket).work_folder("train") as folder:
-        assert not list((folder / "checkpoints").glob("step-*"))
-    assert "starts from the beginning" in caplog.text

@@ -1,26 +1,34 @@
 """Checkpoints of a training on this machine, kept in the run root while it goes on.
 
-    <folder>/step-00000120/…  ─►  <prefix>/step-00000120/…, then <prefix>/latest.json
+    <folder>/step-00000120/…  ─►  <prefix>/step-00000120-<holder>/…, then <prefix>/latest.json
 
 A checkpoint appears by a rename, whole; its files are uploaded first, then `latest.json` names it,
 and only then the one before is removed. Training checks every byte of what it loads itself.
+
+A runner that stalled may wake up when another has long taken over, and two runners may write other bytes for the same
+step. So everybody uploads to folders of their own, `latest.json` moves by a conditional put and never to an older step,
+and only whoever has moved it removes the checkpoint that it named before. What a killed runner has uploaded in part,
+gc removes once the model stands.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
+import uuid
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from steerlm_core.errors import RunStateError, SteerLMError
+from steerlm_core.errors import LeaseLostError, RunStateError, SteerLMError
 from steerlm_core.sealed import seal
 
 if TYPE_CHECKING:
     from steerlm_core.store.run_store import RunStore
 
 _LOOK_SECONDS = 0.5
+_STEP = re.compile(r"step-\d{8}")  # what the name of a checkpoint starts with, here and in the run root
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +39,8 @@ class CheckpointMirror:
         """Name both places."""
         self._store, self._prefix, self._folder = store, prefix, folder
         self._mirrored = ""
+        self._unusable = ""  # version of the `latest.json` whose checkpoint is not whole
+        self._holder = uuid.uuid4().hex[:8]
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="checkpoint mirror", daemon=True)
 
@@ -43,10 +53,11 @@ class CheckpointMirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Upload what is new, and stop."""
+        """Upload what is new, unless another runner has taken over, and stop."""
         self._end.set()
         self._thread.join()
-        self._upload_newest()
+        if not isinstance(error, LeaseLostError):
+            self._upload_newest()
 
     @property
     def _latest(self) -> str:
@@ -56,15 +67,16 @@ class CheckpointMirror:
         found = self._store.document_versioned(self._latest)
         if found is None:
             return
-        latest = found[0]
-        folder = self._folder / latest["name"]
+        latest, version = found
+        step = _step(latest["name"])
         try:
-            if not folder.is_dir():
-                self._download(latest["name"], latest["files"], folder)
-        except RunStateError as error:  # a stalled runner that woke up may have removed a file
+            if not (self._folder / step).is_dir():
+                self._download(latest["name"], latest["files"], self._folder / step)
+        except RunStateError as error:  # another runner has removed a file meanwhile
             _log.warning("the last checkpoint is not whole, so training starts from the beginning: %s", error)
+            self._unusable = version
             return
-        self._mirrored = latest["name"]
+        self._mirrored = step
 
     def _download(self, checkpoint: str, files: list[str], folder: Path) -> None:
         unfinished = self._folder / f".unfinished-{checkpoint}"
@@ -84,19 +96,37 @@ class CheckpointMirror:
             return
         try:
             self._upload(newest)
-        except FileNotFoundError:
-            return  # training has dropped it for a newer one meanwhile
         except SteerLMError as error:
             _log.warning("checkpoint %s is not in the run root yet: %s", newest, error)
 
-    def _upload(self, name: str) -> None:
-        files = sorted(path.name for path in (self._folder / name).iterdir())
-        for file in files:
-            self._store.upload(f"{self._prefix}/{name}/{file}", self._folder / name / file)
+    def _upload(self, step: str) -> None:
         before = self._store.document_versioned(self._latest)
-        self._store.put(self._latest, seal({"name": name, "files": files}))
-        self._mirrored = name
-        if before is not None:
-            old = before[0]
-            if old["name"] != name:
-                self._store.delete([f"{self._prefix}/{old['name']}/{file}" for file in old["files"]])
+        old: dict[str, Any] = before[0] if before else {"name": "", "files": []}
+        if before and before[1] != self._unusable and _step(old["name"]) >= step:
+            self._mirrored = step  # another runner is as far, or farther
+            return
+        mine: dict[str, Any] = {"name": f"{step}-{self._holder}", "files": []}
+        try:
+            mine["files"] = sorted(path.name for path in (self._folder / step).iterdir())
+            for file in mine["files"]:
+                self._store.upload(f"{self._prefix}/{mine['name']}/{file}", self._folder / step / file)
+        except FileNotFoundError:  # training has dropped it for a newer one meanwhile
+            won = False
+        else:
+            won = self._publish(seal(mine), before[1] if before else None)
+            self._mirrored = step
+        gone = old if won else mine
+        if gone["files"]:
+            self._store.delete([f"{self._prefix}/{gone['name']}/{file}" for file in gone["files"]])
+
+    def _publish(self, latest: bytes, version: str | None) -> bool:
+        """Whether `latest.json` was still what it was before the upload, and names the new checkpoint now."""
+        if version is None:
+            return self._store.create(self._latest, latest)
+        return self._store.swap(self._latest, latest, version)
+
+
+def _step(name: str) -> str:
+    """The part of a checkpoint's name that tells its step, and sorts by it."""
+    found = _STEP.match(name)
+    return found[0] if found else ""
