@@ -1,8 +1,10 @@
-"""verify, gc and copy: every damage is found, nothing foreign is touched, and a copy is the run."""
+"""verify and gc: every damage is found, and nothing foreign is touched."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,14 @@ from steerlm_core.config import parse_config
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
+from steerlm_core.retrain.retention import objects_of
 from steerlm_core.run_root import create_or_open_run
 from steerlm_core.sealed import seal, unseal
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import find_rubbish, remove, retired_prefixes
 from steerlm_core.store.lease import hold
+from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.verify import verify
 from tests.toy.world import build, small
@@ -115,17 +119,26 @@ def test_a_manifest_of_another_run_is_refused(run):
 
 # ----------------------------------------------------------------------------------------------------------- gc
 
+DAYS = 2 * 86_400.0
 RUBBISH = (
     "prompts/part-00000-0123456789ab.parquet",
     "iterations/000/candidates/part-00007-0123456789ab.parquet",
     "iterations/007/groups/part-00007-0123456789ab.parquet",
     "iterations/001/model/0123456789ab/model.safetensors",
     "iterations/000/train/checkpoints/step-00000003/tensors-00000.safetensors",
+    "iterations/000/train/checkpoints/step-00000003-0123abcd/tensors-00000.safetensors",
     "iterations/000/train/checkpoints/latest.json",
     "iterations/000/labels/records/00007.json",
     "leases/000-train.json",
     "leases/000-generate-1of4.json",
     "leases/probe-" + "0" * 32,
+)
+UNFINISHED = (
+    "iterations/007/labels/part-00000-0123456789ab.parquet",
+    "iterations/007/labels/part-00001-0123456789ab.parquet",
+    "iterations/007/labels/records/00000.json",
+    "iterations/007/model/0123456789ab/model.safetensors",
+    "leases/007-label.json",
 )
 FOREIGN = (
     "notes.txt",
@@ -139,11 +152,24 @@ FOREIGN = (
 )
 
 
+def _put(run: RunStore, keys: tuple[str, ...], age: float) -> None:
+    for key in keys:
+        run.put(key, b"x")
+    _age(run, age)
+
+
+def _age(run: RunStore, seconds: float) -> None:
+    """Make every object of a run so old."""
+    then = time.time() - seconds
+    for path in Path(run.root).rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+
+
 def test_gc_removes_what_no_document_names_and_nothing_else(run):
     before = {found.key for found in run.listing()} - set(RUBBISH)
     before = {key for key in before if not any(name in key for name in ("leases/", "/train/", "/records/"))}
-    for key in (*RUBBISH, *FOREIGN):
-        run.put(key, b"x")
+    _put(run, (*RUBBISH, *FOREIGN), DAYS)
     code, said = _steerlm("gc", run.root)
     assert code == 0
     assert all(key in said for key in RUBBISH)
@@ -157,14 +183,65 @@ def test_gc_removes_what_no_document_names_and_nothing_else(run):
 
 def test_gc_leaves_unfinished_outputs_alone_while_a_runner_is_at_work(run):
     mine, orphan = RUBBISH[2], RUBBISH[1]
-    for key in (mine, orphan):
-        run.put(key, b"x")
+    _put(run, (mine, orphan), DAYS)
     with hold(run, "007-weigh", 60, print):
         code, said = _steerlm("gc", run.root, "--delete")
     assert code == 0
     assert "At work: 007-weigh" in said
     assert run.exists(mine)
     assert not run.exists(orphan)
+
+
+def test_gc_leaves_alone_what_may_be_waiting_for_its_manifest(run):
+    _age(run, DAYS)
+    for key in UNFINISHED:
+        run.put(key, b"x")
+    assert _steerlm("gc", run.root, "--delete")[0] == 0
+    assert all(run.exists(key) for key in UNFINISHED)
+    _age(run, DAYS)
+    assert _steerlm("gc", run.root, "--delete")[0] == 0
+    assert not any(run.exists(key) for key in UNFINISHED)
+
+
+def test_gc_takes_a_holder_of_a_long_lease_for_alive(run):
+    """It renews its lease every quarter of that time."""
+    with hold(run, "007-label", 3600, print):
+        _put(run, UNFINISHED[:3], DAYS)
+        then = time.time() - 3000
+        os.utime(Path(run.root) / "leases/007-label.json", (then, then))
+        assert "At work: 007-label" in _steerlm("gc", run.root, "--delete")[1]
+    assert all(run.exists(key) for key in UNFINISHED[:3])
+
+
+def test_gc_removes_the_records_of_a_step_before_its_parts(run, monkeypatch):
+    """Killed in between, it must not leave a record of a part that is gone: nobody would make the part again."""
+    _put(run, UNFINISHED, DAYS)
+    gone: list[str] = []
+    monkeypatch.setattr(LocalObjects, "delete", lambda _, keys: gone.extend(keys))
+    assert _steerlm("gc", run.root, "--delete")[0] == 0
+    assert gone.index(UNFINISHED[2]) < gone.index(UNFINISHED[0])
+
+
+@pytest.mark.parametrize("taken_up", ["and committed", "and held"])
+def test_gc_spares_what_somebody_has_taken_up_since_it_looked(run, taken_up):
+    labels = UNFINISHED[:2]
+    _put(run, labels, DAYS)
+    rubbish = find_rubbish(run, read_contents(run), None, None)
+    assert {found.key for found in rubbish.unfinished} >= set(labels)
+    with hold(run, "007-label", 60, print):
+        if taken_up == "and held":
+            remove(run, rubbish)
+    run.put("iterations/007/labels/manifest.json", b"stands")
+    remove(run, rubbish)
+    assert all(run.exists(key) for key in labels)
+
+
+def test_a_run_that_goes_goes_with_what_it_has_not_finished(run):
+    for key in UNFINISHED:
+        run.put(key, b"x")
+    keys, _ = objects_of(run.root)
+    assert set(keys) >= set(UNFINISHED)
+    assert keys[-1] == "run.json"
 
 
 def test_retention_keeps_the_best_and_the_last(run):
@@ -221,42 +298,3 @@ def test_a_run_out_of_reach_of_its_base_root_goes_on_and_removes_nothing(bucket,
     create_or_open_run(run.root, config, {"base_root": "s3://no-such-bucket/base", "started_from": None})
     run_loop(run.root, None, EventLog("toy", None), 2)
     assert read_contents(run).removed == set()
-
-
-# --------------------------------------------------------------------------------------------------------- copy
-
-
-def test_a_copy_in_a_bucket_is_the_run_and_goes_on(run, bucket, tmp_path):
-    code, said = _steerlm("copy", run.root, bucket)
-    assert code == 0, said
-    there = open_store(bucket)
-    assert _problems(there) == {}
-    assert read_contents(there).documents == read_contents(run).documents
-    run_loop(bucket, None, EventLog("toy", None), 4)
-    run_loop(run.root, None, EventLog("toy", None), 4)
-    for key in ("iterations/003/evaluation/evaluation.json", "iterations/003/commit.json"):
-        assert there.read(key) == run.read(key)
-    back = str(tmp_path / "back")
-    assert _steerlm("copy", bucket, back)[0] == 0
-    assert _problems(open_store(back)) == {}
-
-
-def test_a_copy_that_broke_off_is_no_run_and_goes_on(run, tmp_path):
-    target = open_store(str(tmp_path / "target"))
-    assert _steerlm("copy", run.root, target.root)[0] == 0
-    target.delete(["run.json", "iterations/000/commit.json"])
-    with pytest.raises(RunStateError, match="holds no run"):
-        read_contents(target)
-    assert _steerlm("copy", run.root, target.root)[0] == 0
-    assert _problems(target) == {}
-
-
-def test_neither_a_damaged_run_nor_onto_another_run_is_copied(run, finished, tmp_path):
-    other = open_store(str(tmp_path / "other"))
-    other.put("run.json", seal({"run_id": "other-1"}))
-    assert "holds run 'other-1'" in _steerlm("copy", run.root, other.root)[1]
-    part = next(iter(read_contents(run).parts()))
-    run.put(part.key, b"x" * part.size)
-    code, said = _steerlm("copy", run.root, str(tmp_path / "new"))
-    assert code == 2
-    assert f"{part.key}: damaged" in said

@@ -69,18 +69,16 @@ def gc(
     old_go = keep_models is not None or keep_candidates is not None
     in_use = iterations_in_use(contents) if old_go else ()
     rubbish = find_rubbish(store, contents, keep_models, keep_candidates, in_use)
-    rows = [(found.key, size(found.size), _why(found.key)) for found in rubbish.unreferenced]
+    rows = [(found.key, size(found.size), _why(found.key)) for found in rubbish.unreferenced + rubbish.unfinished]
     rows += [(found.key, size(found.size), "old") for some in rubbish.retired.values() for found in some]
     if rows:
         print_table(("object", "size", "why"), sorted(rows))
     for who in rubbish.at_work:
         print_text(f"At work: {who}; what it has not finished is left alone.")
-    total = size(sum(found.size for found in rubbish.everything()))
-    if delete:
-        remove(store, rubbish)
-    print_text(
-        f"{len(rows)} object(s), {total}{' removed' if delete else '; remove them with --delete' if rows else ''}."
-    )
+    found = remove(store, rubbish) if delete else rubbish.everything()
+    total = size(sum(each.size for each in found))
+    what_then = " removed" if delete else "; remove them with --delete" if rows else ""
+    print_text(f"{len(found)} object(s), {total}{what_then}.")
 
 
 def _gc_runs(base: RunStore, keep: int | None, delete: bool) -> None:

@@ -40,7 +40,7 @@ def objects_of(root: str) -> tuple[list[str], int]:
     contents = read_contents(store)
     listed = {found.key: found.size for found in store.listing()}
     ours = {*contents.documents, *(part.key for part in contents.parts())}
-    ours |= {found.key for found in find_rubbish(store, contents, None, None).unreferenced}
+    ours |= {found.key for found in find_rubbish(store, contents, None, None, unfinished_seconds=0.0).everything()}
     ours |= {key for key in listed if key.startswith(ALONGSIDE) or "/train/" in key}
     keys = sorted(ours & listed.keys(), key=lambda key: (key == RUN, key))
     return keys, sum(listed[key] for key in keys)

@@ -1,7 +1,9 @@
 """What may go: objects that no document refers to, and old iterations that retention does not keep.
 
 Only objects whose names are of our own making are ever removed; whatever else lies in the folder
-stays. While a runner is at work, what has no manifest yet is left alone.
+stays. What has no manifest yet is left alone while a runner is at work, and for a day after it was
+written: between two looks of gc a runner may come and go, and the pods of a training job hold no
+lease themselves.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from steerlm_core.sealed import seal
 from steerlm_core.store.contents import STAGE_OUTPUTS, Contents, iteration_prefix
@@ -25,12 +27,14 @@ _TABLE = re.compile(
 )
 _MODEL = re.compile(r"(?P<prefix>models/(?:prior|attribute|policy-0)|iterations/\d{3}/model)/[0-9a-f]{12}/.+")
 _TRAINING = re.compile(
-    r"(?P<prefix>iterations/\d{3})/train/(?:checkpoints/(?:latest\.json|\.?[a-z]*-?step-\d{8}/.+)|model-\w+/.+)"
+    r"(?P<prefix>iterations/\d{3})/train/"
+    r"(?:checkpoints/(?:latest\.json|\.?[a-z]*-?step-\d{8}(?:-[0-9a-f]{8})?/.+)|model-\w+/.+)"
 )
 _RECORD = re.compile(rf"(?P<prefix>{_STAGE}/(?:candidates|labels|prior_scores))/records/\d{{5}}\.json")
 _LEASE = re.compile(r"leases/(?:(?:\d{3}-)?[a-z_]+(?:-\d+of\d+)?\.json|probe-[0-9a-f]{32})")
 
 _SILENT_SECONDS = 600.0  # a lease not renewed for so long is dead, however slow its clock and its lister's
+_UNFINISHED_SECONDS = 86_400.0  # younger than that, what has no manifest may be waiting for it
 
 
 @dataclass
@@ -38,18 +42,20 @@ class Rubbish:
     """What gc would remove.
 
     Attributes:
-        unreferenced: Objects that no document names.
+        unreferenced: Objects that no document names, beside a manifest that stands.
+        unfinished: Old outputs without a manifest, leases, and files that were being written.
         retired: Keys of outputs that retention does not keep, by their prefix.
         at_work: Who is at work on the run; while somebody is, unfinished outputs are left alone.
     """
 
     unreferenced: list[Listed] = field(default_factory=list)
+    unfinished: list[Listed] = field(default_factory=list)
     retired: dict[str, list[Listed]] = field(default_factory=dict)
     at_work: list[str] = field(default_factory=list)
 
     def everything(self) -> list[Listed]:
         """All objects that would go."""
-        return [*self.unreferenced, *(found for some in self.retired.values() for found in some)]
+        return [*self.unreferenced, *self.unfinished, *(found for some in self.retired.values() for found in some)]
 
 
 def find_rubbish(
@@ -58,6 +64,7 @@ def find_rubbish(
     keep_models: int | None,
     keep_candidates: int | None,
     in_use: Collection[int] = (),
+    unfinished_seconds: float = _UNFINISHED_SECONDS,
 ) -> Rubbish:
     """Find what gc would remove.
 
@@ -68,7 +75,9 @@ def find_rubbish(
             None: all.
         keep_candidates: Newest iterations that keep candidates, labels, prior scores and groups; None: all.
         in_use: Iterations that keep all they have, as their model is promoted.
+        unfinished_seconds: Age at which what has no manifest is rubbish.
     """
+    youngest = time.time() - unfinished_seconds
     retired = set(retired_prefixes(contents, keep_models, keep_candidates, in_use))
     owner = {part.key: prefix for prefix, manifest in contents.manifests.items() for part in manifest.parts}
     rubbish = Rubbish(at_work=at_work(store))
@@ -76,16 +85,45 @@ def find_rubbish(
         prefix = owner.get(found.key)
         if prefix in retired:
             rubbish.retired.setdefault(prefix, []).append(found)
-        elif (prefix is None or prefix in contents.removed) and _is_rubbish(found, contents, bool(rubbish.at_work)):
-            rubbish.unreferenced.append(found)
+        elif (prefix is None or prefix in contents.removed) and (output := _output_of(found.key)) is not None:
+            if output in contents.manifests:
+                rubbish.unreferenced.append(found)
+            elif not (rubbish.at_work or found.modified > youngest or _TRAINING.fullmatch(found.key)):
+                rubbish.unfinished.append(found)
     return rubbish
 
 
-def remove(store: RunStore, rubbish: Rubbish) -> None:
-    """Remove it; an output of a retired iteration says first that it is gone on purpose."""
+def remove(store: RunStore, rubbish: Rubbish) -> list[Listed]:
+    """Remove it, and return what has gone; an output of a retired iteration says first that it goes on purpose."""
     for prefix, parts in rubbish.retired.items():
         _say_removed(store, prefix, [found.key for found in parts])
-    store.delete([found.key for found in rubbish.everything()])
+    gone = replace(rubbish, unfinished=[]).everything()
+    store.delete([found.key for found in gone])
+    return gone + _remove_unfinished(store, rubbish.unfinished)
+
+
+def _remove_unfinished(store: RunStore, unfinished: list[Listed]) -> list[Listed]:
+    """Remove outputs without a manifest, unless somebody has taken one up since they were found.
+
+    A resumed step takes a record's word that its part is there, so records go first. Whoever has read one before is at
+    work still, or has committed.
+    """
+    if at_work(store):
+        return []
+    gone = [found for found in unfinished if not _is_part(found)]
+    store.delete([found.key for found in gone])
+    if at_work(store):
+        return gone
+    parts = [found for found in unfinished if _is_part(found)]
+    prefixes = {_output_of(found.key) for found in parts}
+    committed = {prefix for prefix in prefixes if store.exists(f"{prefix}/manifest.json")}
+    parts = [found for found in parts if _output_of(found.key) not in committed]
+    store.delete([found.key for found in parts])
+    return gone + parts
+
+
+def _is_part(found: Listed) -> bool:
+    return bool(_TABLE.fullmatch(found.key) or _MODEL.fullmatch(found.key))
 
 
 def retire(
@@ -128,18 +166,18 @@ def at_work(store: RunStore) -> list[str]:
     for listed in store.listing("leases/"):
         held = store.read_versioned(listed.key)
         claim = Claim.from_bytes(held[0]) if held else None
-        if claim is not None and not claim.is_dead and time.time() - listed.modified < _SILENT_SECONDS:
+        if claim is None or claim.is_dead:
+            continue
+        if time.time() - listed.modified < max(_SILENT_SECONDS, 2 * claim.seconds):
             found.append(f"{listed.key.removeprefix('leases/').removesuffix('.json')}: {claim.owner}")
     return sorted(found)
 
 
-def _is_rubbish(found: Listed, contents: Contents, busy: bool) -> bool:
-    """Whether an object that no manifest names is ours, and of no more use."""
-    name = found.key.rpartition("/")[2]
-    if _LEASE.fullmatch(found.key) or name.startswith(UNFINISHED):
-        return not busy
-    if training := _TRAINING.fullmatch(found.key):
-        return f"{training['prefix']}/model" in contents.manifests
-    if part := _TABLE.fullmatch(found.key) or _MODEL.fullmatch(found.key) or _RECORD.fullmatch(found.key):
-        return part["prefix"] in contents.manifests or not busy
-    return False
+def _output_of(key: str) -> str | None:
+    """Where the output stands that an unnamed object was written for; "" if for none, None if it is not ours."""
+    if _LEASE.fullmatch(key) or key.rpartition("/")[2].startswith(UNFINISHED):
+        return ""
+    if training := _TRAINING.fullmatch(key):
+        return f"{training['prefix']}/model"
+    part = _TABLE.fullmatch(key) or _MODEL.fullmatch(key) or _RECORD.fullmatch(key)
+    return part["prefix"] if part else None
