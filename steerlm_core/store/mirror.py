@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from steerlm_core.errors import LeaseLostError, RunStateError, SteerLMError
+from steerlm_core.errors import LeaseLostError, RunStateError, SteerLMError, StoreError
 from steerlm_core.sealed import seal
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ class CheckpointMirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Upload what is new, unless another runner has taken over, and stop."""
+        """Upload what is new, unless another runner has taken over or the store is gone, and stop."""
         self._end.set()
+        if isinstance(error, StoreError):  # an upload at work would hold the end up for minutes
+            return
         self._thread.join()
         if not isinstance(error, LeaseLostError):
             self._upload_newest()
