@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from steerlm_core.errors import ConfigError, OutOfMemoryError, SteerLMError
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError, TrainJob, TrainReport, TrainResult
@@ -150,5 +151,16 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
+def _leave(code: int) -> NoReturn:
+    """End this process without the interpreter's own way out, on which a collective's threads may abort it.
+
+    Everything is written by then, and an abort would make a failure of a success.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -21,6 +21,7 @@ from tests.services.s3 import S3Server
 JOB = r"job train-\w+-\d+"
 ENDLESS = 100_000  # epochs
 LONG = 600  # epochs: 1800 steps, half a minute on a quiet machine, so that nothing befalls a job too late
+ENOUGH = 400  # epochs: 1200 steps, where nothing but the launcher or the API server is disturbed
 
 
 def names(launched: Launched) -> list[str]:
@@ -118,7 +119,7 @@ def test_power_cut_of_a_node(launch: Launch, cut_node_2: Callable[[], None], tab
 
 
 def test_api_server_killed_and_started_again(launch: Launch, table: Table) -> None:
-    launched = launch(epochs=LONG)
+    launched = launch(epochs=ENOUGH)
     launched.wait_for_step(3)
     kit("stop-api")
     start = time.monotonic()
@@ -135,11 +136,11 @@ def test_api_server_killed_and_started_again(launch: Launch, table: Table) -> No
 
 
 def test_launcher_killed_and_started_again_adopts(launch: Launch, table: Table) -> None:
-    first = launch(epochs=LONG)
+    first = launch(epochs=ENOUGH)
     first.wait_for_step(3)
     (before,) = first.jobs()
     first.kill()
-    second = launch(first.root, epochs=LONG)
+    second = launch(first.root, epochs=ENOUGH)
     assert second.ended(300) == 0, second.said
     (after,) = second.jobs()
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
@@ -185,7 +186,8 @@ def test_object_store_gone_for_a_minute(launch: Launch, store_proxy: Proxy, tabl
 
 def test_object_store_gone_for_good(launch: Launch, store_proxy: Proxy, place: Place, table: Table) -> None:
     platform = {"endpoint": store_proxy.endpoint, "orphan_after_seconds": 20, "budgets": {"silence": 40}}
-    launched = launch(epochs=ENDLESS, platform=platform, AWS_ENDPOINT_URL_S3=store_proxy.endpoint)
+    here = {"AWS_ENDPOINT_URL_S3": store_proxy.endpoint, "AWS_MAX_ATTEMPTS": "3"}  # so that the launcher ends sooner
+    launched = launch(epochs=ENDLESS, platform=platform, **here)
     launched.wait_for_step(3)
     start = time.monotonic()
     store_proxy.close()
@@ -198,13 +200,13 @@ def test_object_store_gone_for_good(launch: Launch, store_proxy: Proxy, place: P
 
 
 def test_sigterm_leaves_the_job_to_a_successor(launch: Launch, table: Table) -> None:
-    first = launch(epochs=LONG)
+    first = launch(epochs=ENOUGH)
     first.wait_for_step(3)
     (before,) = first.jobs()
     first.kill(signal.SIGTERM)
     assert first.ended(20) != 0
     assert "stopped by SIGTERM; job" in first.said
-    second = launch(first.root, epochs=LONG)
+    second = launch(first.root, epochs=ENOUGH)
     assert second.ended(300) == 0, second.said
     (after,) = second.jobs()
     assert after["metadata"]["uid"] == before["metadata"]["uid"]

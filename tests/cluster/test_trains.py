@@ -49,7 +49,8 @@ def _seconds(launched: Launched, started: float) -> dict[str, float]:
         "launcher: start, imports, permissions": _instant(job["metadata"]["creationTimestamp"]),
         "pods: scheduled, init container, all started": max(_instant(state["startedAt"]) for state in states),
         "then: the master has its inputs, verified": launched.wait_for("the inputs are here", 1) + offset,
-        "ranks: imports, rendezvous, model, oracle, first optimizer step": launched.wait_for("step 1 of", 1) + offset,
+        "ranks: imports, rendezvous, model, oracle, first optimizer step": launched.wait_for(r"step \d+ of", 1)
+        + offset,
         "the other steps": launched.wait_for("training is done", 1) + offset,
         "model stored and committed": launched.wait_for("is committed", 1) + offset,
         "launcher: success noticed": launched.wait_for("is over: done", 1) + offset,
