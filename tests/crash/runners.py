@@ -17,6 +17,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ MISTAKE = 2  # exit code of a SteerLMError
 
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload([__name__])
+# Every start and every look reads the exit codes of all processes that have ended, and each can be read once: of two
+# threads that look at the same moment one would find nothing, and make that an exit code of 255.
+_polling = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,16 @@ class Runner:
 
     def end(self) -> int:
         """Wait for its end; returns the exit code, negative for a signal."""
-        self.process.join()
-        return int(self.process.exitcode)
+        wait([self.process.sentinel])
+        with _polling:
+            self.process.join()
+            return int(self.process.exitcode)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        with _polling:
+            return bool(self.process.is_alive())
 
     def send(self, number: int) -> None:
         """Send it a signal."""
@@ -130,7 +142,8 @@ def start(
     process = _fork.Process(
         target=_main, args=(place, root, config, at, {**aws, **(environment or {})}, waits, settings)
     )
-    process.start()
+    with _polling:
+        process.start()
     return Runner(process, place)
 
 

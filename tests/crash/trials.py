@@ -86,7 +86,7 @@ def wait_until(condition: Callable[[], bool], runner: Runner, seconds: float = 6
     while time.monotonic() < end:
         if condition():
             return
-        assert runner.process.is_alive(), runner.words
+        assert runner.is_alive, runner.words
         time.sleep(0.002)
     raise AssertionError(f"not within {seconds} s; the runner says: {runner.words}")
 
