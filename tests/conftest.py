@@ -8,12 +8,16 @@ import sys
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.in_process import Steerlm, steerlm_in_process
 from tests.services.fault_proxy import FaultProxy, fault_proxy
 from tests.services.s3 import BUCKET, S3Server, s3_server
+
+if TYPE_CHECKING:
+    from tests.toy.runs import Finished
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "test-cache"
 
@@ -46,6 +50,14 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
         for name, value in proxy.environment.items():
             monkeypatch.setenv(name, value)
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Gives finished runs of the toy world, by their iterations; to be copied, not to be changed."""
+    from tests.toy.runs import finished_runs
+
+    return finished_runs(tmp_path_factory.mktemp)
 
 
 @pytest.fixture

@@ -18,33 +18,20 @@ from steerlm_core.store import open_store, ranges
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.run_store import RunStore
-from steerlm_core.store.verify import verify
-from tests.toy.world import build, small
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two iterations of the toy world; not to be changed."""
-    root = tmp_path_factory.mktemp("finished") / "run"
-    run_loop(str(root), small(build(tmp_path_factory.mktemp("toy"))), EventLog("toy", None), 2)
-    return root
+from tests.toy.runs import Finished, problems
 
 
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> RunStore:
-    """The same, to be changed."""
-    return open_store(str(shutil.copytree(finished, tmp_path / "run")))
-
-
-def _problems(store: RunStore) -> dict[str, str]:
-    return verify(store, lambda *_: None)[1]
+def run(finished: Finished, tmp_path: Path) -> RunStore:
+    """Two iterations of the toy world, to be changed."""
+    return open_store(str(shutil.copytree(finished(2), tmp_path / "run")))
 
 
 def test_a_copy_in_a_bucket_is_the_run_and_goes_on(steerlm, run, bucket, tmp_path):
     ended = steerlm("copy", run.root, bucket)
     assert ended.code == 0, ended.err
     there = open_store(bucket)
-    assert _problems(there) == {}
+    assert problems(there) == {}
     assert read_contents(there).documents == read_contents(run).documents
     run_loop(bucket, None, EventLog("toy", None), 3)
     run_loop(run.root, None, EventLog("toy", None), 3)
@@ -52,7 +39,7 @@ def test_a_copy_in_a_bucket_is_the_run_and_goes_on(steerlm, run, bucket, tmp_pat
         assert there.read(key) == run.read(key)
     back = str(tmp_path / "back")
     assert steerlm("copy", bucket, back).code == 0
-    assert _problems(open_store(back)) == {}
+    assert problems(open_store(back)) == {}
 
 
 def test_a_copy_that_broke_off_is_no_run_and_goes_on(steerlm, run, tmp_path):
@@ -62,7 +49,7 @@ def test_a_copy_that_broke_off_is_no_run_and_goes_on(steerlm, run, tmp_path):
     with pytest.raises(RunStateError, match="holds no run"):
         read_contents(target)
     assert steerlm("copy", run.root, target.root).code == 0
-    assert _problems(target) == {}
+    assert problems(target) == {}
 
 
 def test_neither_a_damaged_run_nor_onto_another_run_is_copied(steerlm, run, tmp_path):
@@ -86,10 +73,10 @@ def test_a_copy_over_the_run_restores_what_is_damaged_and_nothing_else(steerlm, 
         data = bytearray(run.read(key))
         data[len(data) // 2] ^= 1
         run.put(key, bytes(data))
-    assert _problems(run).keys() >= set(damaged[1:])
+    assert problems(run).keys() >= set(damaged[1:])
     ended = steerlm("copy", backup, run.root)
     assert ended.code == 0, ended.err
-    assert _problems(run) == {}
+    assert problems(run) == {}
     kept = {key for key in contents.documents if key not in damaged}
     kept |= {part.key for part in contents.parts()} - set(damaged)
     assert {found.key: found.modified for found in run.listing() if found.key in kept} == {k: before[k] for k in kept}

@@ -24,26 +24,14 @@ from steerlm_core.store.gc import find_rubbish, remove, retired_prefixes
 from steerlm_core.store.lease import hold
 from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.run_store import RunStore
-from steerlm_core.store.verify import verify
+from tests.toy.runs import Finished, problems
 from tests.toy.world import build, small
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three iterations of the toy world; not to be changed."""
-    root = tmp_path_factory.mktemp("finished") / "run"
-    run_loop(str(root), small(build(tmp_path_factory.mktemp("toy"))), EventLog("toy", None), 3)
-    return root
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> RunStore:
-    """The same, to be changed."""
-    return open_store(str(shutil.copytree(finished, tmp_path / "run")))
-
-
-def _problems(store: RunStore) -> dict[str, str]:
-    return verify(store, lambda *_: None)[1]
+def run(finished: Finished, tmp_path: Path) -> RunStore:
+    """Three iterations of the toy world, to be changed."""
+    return open_store(str(shutil.copytree(finished(3), tmp_path / "run")))
 
 
 def _steerlm(*arguments: str) -> tuple[int, str]:
@@ -57,7 +45,7 @@ def _steerlm(*arguments: str) -> tuple[int, str]:
 
 
 def test_a_sound_run_is_sound(run):
-    assert _problems(run) == {}
+    assert problems(run) == {}
     code, said = _steerlm("verify", run.root)
     assert code == 0
     assert "all as they were written" in said
@@ -73,10 +61,10 @@ def test_a_flipped_byte_in_any_object_is_found(run):
         damaged = bytearray(whole)
         damaged[place * 7919 % len(whole)] ^= 1 << place % 8
         run.put(key, bytes(damaged))
-        found = read_contents(run).problems if key in contents.documents else _problems(run)
+        found = read_contents(run).problems if key in contents.documents else problems(run)
         assert key in found, key
         run.put(key, whole)
-    assert _problems(run) == {}
+    assert problems(run) == {}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +88,7 @@ def test_a_damaged_document_stops_the_run_before_its_use(run, key, said):
 def test_a_commit_that_names_another_model_is_found(run):
     key = "iterations/001/commit.json"
     run.put(key, seal({**unseal(run.read(key), key), "model": "0" * 64}))
-    assert _problems(run) == {
+    assert problems(run) == {
         "iterations/001/model/manifest.json": "is not the output that the iteration's commit names"
     }
     code, said = _steerlm("verify", run.root)
@@ -111,7 +99,7 @@ def test_a_commit_that_names_another_model_is_found(run):
 def test_a_manifest_of_another_run_is_refused(run):
     key = "iterations/001/labels/manifest.json"
     run.put(key, seal({**unseal(run.read(key), key), "run_id": "another-1234"}))
-    assert "belongs to run 'another-1234'" in _problems(run)[key]
+    assert "belongs to run 'another-1234'" in problems(run)[key]
     run.delete(["iterations/001/groups/manifest.json"])
     with pytest.raises(RunStateError, match=r"labels/manifest\.json: belongs to run 'another-1234'"):
         run_loop(run.root, None, EventLog("toy", None), 3)
@@ -178,7 +166,7 @@ def test_gc_removes_what_no_document_names_and_nothing_else(run):
     assert _steerlm("gc", run.root, "--delete")[0] == 0
     after = {found.key for found in run.listing() if "/train/" not in found.key}
     assert after == before | set(FOREIGN)
-    assert _problems(run) == {}
+    assert problems(run) == {}
 
 
 def test_gc_leaves_unfinished_outputs_alone_while_a_runner_is_at_work(run):
@@ -254,7 +242,7 @@ def test_retention_keeps_the_best_and_the_last(run):
         (model,) = {part.key.rsplit("/", 2)[0] for part in contents.manifests[f"iterations/{number:03d}/model"].parts}
         here = any(True for found in run.listing(f"{model}/") if not found.key.endswith(".json"))
         assert here == (number in kept)
-    assert _problems(run) == {}
+    assert problems(run) == {}
     gone = min(set(range(3)) - kept)
     with pytest.raises(RunStateError, match=r"groups: removed by the run's retention"):
         run.read_table(contents.manifests[f"iterations/{gone:03d}/groups"].parts[0])
@@ -278,7 +266,7 @@ def test_retention_keeps_what_is_promoted(run, tmp_path):
     code, said = _steerlm("gc", run.root, "--keep-models", "0", "--keep-candidates", "0", "--delete")
     assert code == 0, said
     assert not any(prefix.startswith(f"iterations/{number:03d}/") for prefix in read_contents(run).removed)
-    assert _problems(run) == {}
+    assert problems(run) == {}
 
 
 def test_retention_as_the_loop_goes_along_keeps_what_is_promoted(tmp_path):

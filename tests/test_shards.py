@@ -13,7 +13,6 @@ import steerlm_core.steps.generate as generate_module
 import steerlm_core.steps.label as label_module
 from steerlm_core.config import LabelConfig
 from steerlm_core.errors import CaptureError, ForeignOutputError
-from steerlm_core.loop import run_loop
 from steerlm_core.manifest import Manifest
 from steerlm_core.observe.events import EventLog
 from steerlm_core.run_root import create_or_open_run
@@ -21,23 +20,15 @@ from steerlm_core.session import Session
 from steerlm_core.steps.context import RunInfo, Shard
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
-from tests.toy.world import build, small
+from tests.toy.runs import Finished
 
 OUTPUTS = {"generate": "candidates", "label": "labels", "score_prior": "prior_scores"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One iteration of the toy world, in one process; not to be changed."""
-    root = tmp_path_factory.mktemp("finished") / "run"
-    run_loop(str(root), small(build(tmp_path_factory.mktemp("toy"))), EventLog("toy", None), 1)
-    return root
-
-
 @pytest.fixture
-def root(finished: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+def root(finished: Finished, tmp_path: Path) -> Path:
+    """One iteration of the toy world, in one process; to be changed."""
+    return Path(shutil.copytree(finished(1), tmp_path / "run"))
 
 
 def _session(root: Path, run: RunInfo | None = None) -> Session:

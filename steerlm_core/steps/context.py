@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from steerlm_core.config import RunConfig, local_path
 from steerlm_core.manifest import Manifest, Part
-from steerlm_core.sealed import unseal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +30,9 @@ class Store(Protocol):
 
     def exists(self, key: str) -> bool:
         """Whether an object of this key exists."""
+
+    def document(self, key: str) -> dict[str, Any]:
+        """Read a sealed document."""
 
     def read(self, key: str) -> bytes:
         """The object's bytes."""
@@ -197,4 +199,4 @@ class StepContext:
 
     def document(self, key: str) -> dict[str, Any]:
         """Read a sealed document."""
-        return unseal(self.store.read(key), f"{self.store.root}/{key}")
+        return self.store.document(key)

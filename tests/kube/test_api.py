@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from steerlm_core.kube.api import ClusterError, ForbiddenError, GoneError, KubeApi, connect, patiently
+from tests.services.kube_api import kube_api
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,18 +39,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    (tmp_path / "config").write_text(json.dumps({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [{"name": "u", "user": {"token": "t"}}],
-        "clusters": [{"name": "s", "cluster": {"server": address}}],
-        "contexts": [{"name": "c", "context": {"cluster": "s", "user": "u", "namespace": "mine"}}],
-    }))  # fmt: skip
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
-    yield connect()
-    server.shutdown()
-    server.server_close()
+    with kube_api(Handler, "mine", tmp_path, monkeypatch):
+        yield connect()
 
 
 def test_the_namespace_is_that_of_the_context_unless_given(api: KubeApi) -> None:

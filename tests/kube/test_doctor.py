@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from steerlm_core.kube.check import Check, State
 from steerlm_core.kube.doctor import examine
 from steerlm_core.platform_config import PlatformConfig
+from tests.services.kube_api import kube_api
 
 KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
 QUEUE = f"{KUEUE}/namespaces/team/localqueues/gpus"
@@ -48,18 +48,8 @@ class Handler(BaseHTTPRequestHandler):
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the server has, by path."""
     monkeypatch.setattr(Handler, "there", dict(ANSWERS), raising=False)
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{http.server_address[1]}"
-    (tmp_path / "config").write_text(json.dumps({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [{"name": "u", "user": {"token": "t"}}],
-        "clusters": [{"name": "s", "cluster": {"server": address}}],
-        "contexts": [{"name": "c", "context": {"cluster": "s", "user": "u", "namespace": "team"}}],
-    }))  # fmt: skip
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
-    yield Handler.there
-    http.shutdown()
-    http.server_close()
+    with kube_api(Handler, "team", tmp_path, monkeypatch):
+        yield Handler.there
 
 
 def kueue() -> Check:
