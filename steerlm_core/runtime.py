@@ -66,20 +66,26 @@ def begin(
         begun = begin_run(base_root, given, running.Job(job, workflow, here), ended)
         print(begun.words)
         if begun.root:
-            run = create_or_open_run(begun.root, begun.config, begun.origin)
-            _check_room(max_iterations, run.config, room)
+            kept = create_or_open_run(begun.root, begun.config, begun.origin).config
+            _check_room(max_iterations, kept, room)
+            if begun.config is None:  # gone on with; which policy a run starts from is not for the user to say
+                _say_what_stays(begun.root, kept, given.model_copy(update={"models": kept.models}), max_iterations)
     return begun.root
 
 
 def _open(root: str, given: RunConfig | None, max_iterations: int, room: int) -> None:
-    """Open or create a run, and name what its other steps, which see `run.json` alone, will not take from `given`."""
+    """Open or create a run, and say what it will not take from `given`."""
     store = open_store(root)
     kept = open_run(store).config if store.exists(RUN) else given
     if kept is not None:
         _check_room(max_iterations, kept, room)
     create_or_open_run(root, given)
-    if given is None or kept is None:
-        return
+    if given is not None and kept is not None:
+        _say_what_stays(root, kept, given, max_iterations)
+
+
+def _say_what_stays(root: str, kept: RunConfig, given: RunConfig, max_iterations: int) -> None:
+    """Name the settings that the steps of a run, which see `run.json` alone, will not take from those given."""
     names = differing(kept.model_dump(mode="json"), given.model_dump(mode="json"))
     if names := [name for name in names if not (name == "max_iterations" and max_iterations)]:
         print(f"{root}: the run began with other settings, and keeps those it has, of: {', '.join(names)}.")

@@ -92,6 +92,21 @@ def test_a_retraining_that_fails_gives_the_base_root_back_and_the_next_goes_on(
     assert f"Going on with the unfinished run {held['root']}." in again.out
 
 
+def test_a_raised_limit_reaches_the_run_that_is_gone_on_with(
+    config: RunConfig, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steerlm: Steerlm
+) -> None:
+    limits: list[int] = []
+
+    def stop(*arguments: Any) -> None:
+        limits.append(arguments[3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("steerlm_core.loop.run_loop", stop)
+    for limit in (1, 4):
+        steerlm("retrain", _written(_changed(config, max_iterations=limit), tmp_path), base)
+    assert limits == [1, 4]
+
+
 def test_what_is_wrong_with_the_configuration_claims_nothing(config: RunConfig, base: str, tmp_path: Path) -> None:
     lost = _changed(config, prompts={"source": str(tmp_path / "no.jsonl")})
     with pytest.raises(DataError, match=r"prompts: '.*no\.jsonl': there is no such file or folder"):
@@ -173,11 +188,23 @@ def _runs(base: str, *names: str) -> None:
         os.utime(f"{base}/runs/{name}/run.json", (begun, begun))
 
 
-def test_gc_that_keeps_more_runs_than_there_are_removes_none(base: str, steerlm: Steerlm) -> None:
+def test_gc_keeps_the_newest_runs_and_all_where_there_are_no_more(base: str, steerlm: Steerlm) -> None:
     _runs(base, "a", "b", "c", "d")
     open_store(base).put(running.RUNNING, seal({"root": None}))
     assert "0 run(s)" in steerlm("gc", base, "--keep-runs", 5).out
-    assert "2 run(s)" in steerlm("gc", base, "--keep-runs", 2).out
+    said = steerlm("gc", base, "--keep-runs", 2).out
+    assert "2 run(s)" in said
+    assert all((f"runs/{name}" in said) == (name in "ab") for name in "abcd")  # the oldest
+
+
+def test_gc_refuses_what_is_said_of_the_other_kind_of_root(base: str, steerlm: Steerlm) -> None:
+    _runs(base, "a")
+    open_store(base).put(running.RUNNING, seal({"root": None}))
+    for words in ((), ("--keep-runs", 1, "--keep-models", 1)):
+        ended = steerlm("gc", base, *words)
+        assert (ended.code, "is a base root. Say only" in ended.err) == (2, True)
+    ended = steerlm("gc", f"{base}/runs/a", "--keep-runs", 1)
+    assert (ended.code, "is no base root" in ended.err) == (2, True)
 
 
 def test_gc_knows_a_run_however_a_document_spells_it(base: str, steerlm: Steerlm) -> None:

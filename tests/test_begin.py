@@ -27,6 +27,18 @@ def test_settings_that_a_run_does_not_take_over_are_named(tmp_path: Path, capsys
     assert line.endswith("of: runtime.keep_models.")
 
 
+def test_settings_that_an_unfinished_run_under_a_base_root_does_not_take_over_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = begin("", str(tmp_path), tiny_settings(), "", "job-1")
+    changed = tiny_settings(max_iterations=5, runtime={"threads": 1, "keep_models": 2})
+    for limit, names in ((0, "max_iterations, runtime.keep_models."), (5, "runtime.keep_models.")):
+        capsys.readouterr()
+        assert begin("", str(tmp_path), changed, "", "job-1", max_iterations=limit) == root
+        _, line = capsys.readouterr().out.splitlines()
+        assert line == f"{root}: the run began with other settings, and keeps those it has, of: {names}"
+
+
 def test_a_root_with_another_configuration_is_refused(tmp_path: Path) -> None:
     root = str(tmp_path / "run")
     begin(root, "", tiny_settings(), "", "job-1")

@@ -224,12 +224,20 @@ def test_gc_spares_what_somebody_has_taken_up_since_it_looked(run, taken_up):
     assert all(run.exists(key) for key in labels)
 
 
-def test_a_run_that_goes_goes_with_what_it_has_not_finished(run):
-    for key in UNFINISHED:
-        run.put(key, b"x")
+@pytest.mark.parametrize("damage", [None, "run.json", "iterations/000/commit.json"])
+def test_a_run_that_goes_goes_whole_and_what_is_foreign_stays(run, damage):
+    """Also one that is damaged, and one that an interrupted removal has left: no document tells what was there."""
+    foreign = {*FOREIGN, "thesis/train/mine.txt"} - {"events/mine.jsonl"}
+    _put(run, (*RUBBISH, *UNFINISHED), 0)
+    if damage:
+        run.put(damage, b"damaged")
+    whole = {found.key for found in run.listing()}
+    _put(run, tuple(foreign), 0)
     keys, _ = objects_of(run.root)
-    assert set(keys) >= set(UNFINISHED)
+    assert set(keys) == whole
     assert keys[-1] == "run.json"
+    run.delete(keys[: len(keys) // 2])
+    assert set(objects_of(run.root)[0]) == set(keys[len(keys) // 2 :])
 
 
 def test_retention_keeps_the_best_and_the_last(run):

@@ -52,7 +52,7 @@ def gc(
 ) -> None:
     """Show what no commit of a run refers to, and what is too old to be kept; remove it with --delete."""
     from steerlm_core.commands.tables import print_table, print_text
-    from steerlm_core.errors import RunStateError
+    from steerlm_core.errors import ConfigError, RunStateError
     from steerlm_core.observe.text import size
     from steerlm_core.retrain.promotion import iterations_in_use
     from steerlm_core.retrain.retention import is_base_root
@@ -61,12 +61,16 @@ def gc(
     from steerlm_core.store.gc import find_rubbish, remove
 
     store = open_store(root)
+    old_go = keep_models is not None or keep_candidates is not None
     if is_base_root(store):
+        if keep_runs is None or old_go:
+            raise ConfigError(f"{root}: is a base root. Say only how many of its newest runs stay: --keep-runs N")
         return _gc_runs(store, keep_runs, delete)
+    if keep_runs is not None:
+        raise ConfigError(f"{root}: is no base root, so there are no runs to keep: --keep-runs {keep_runs}")
     contents = read_contents(store)
     for key, what in contents.problems.items():
         raise RunStateError(f"{store.url(key)}: {what}. Nothing is removed from a damaged run; see `steerlm verify`.")
-    old_go = keep_models is not None or keep_candidates is not None
     in_use = iterations_in_use(contents) if old_go else ()
     rubbish = find_rubbish(store, contents, keep_models, keep_candidates, in_use)
     rows = [(found.key, size(found.size), _why(found.key)) for found in rubbish.unreferenced + rubbish.unfinished]
@@ -81,16 +85,13 @@ def gc(
     print_text(f"{len(found)} object(s), {total}{what_then}.")
 
 
-def _gc_runs(base: RunStore, keep: int | None, delete: bool) -> None:
+def _gc_runs(base: RunStore, keep: int, delete: bool) -> None:
     """Show or remove old runs under a base root."""
     from steerlm_core.commands.tables import print_table, print_text
-    from steerlm_core.errors import ConfigError
     from steerlm_core.observe.text import size
     from steerlm_core.retrain.retention import objects_of, old_runs
     from steerlm_core.store import open_store
 
-    if keep is None:
-        raise ConfigError(f"{base.root}: is a base root. Say how many of its newest runs stay: --keep-runs N")
     found = {root: objects_of(root) for root in old_runs(base, keep)}
     if found:
         print_table(("run", "size"), [(root, size(count)) for root, (_, count) in found.items()])

@@ -33,13 +33,14 @@ def retrain(
     from steerlm_core.runtime import begin, finish
 
     given = load_config(config)
+    limit = max_iterations or given.max_iterations  # also of an unfinished run that began with another
     job = f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}"
-    root = begin("", base_root, given.model_dump(mode="json"), "", job, here=True)
+    root = begin("", base_root, given.model_dump(mode="json"), "", job, limit, here=True)
     if not root:
         return
     with released_on_failure(open_base(base_root), job):
-        work(root, None, Runner.LOCAL, Options(max_iterations, backend, platform, display))
-        typer.echo(finish(root, max_iterations or given.max_iterations)["words"])
+        work(root, None, Runner.LOCAL, Options(limit, backend, platform, display))
+        typer.echo(finish(root, limit)["words"])
 
 
 def promote(

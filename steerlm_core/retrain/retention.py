@@ -6,8 +6,9 @@ from steerlm_core.retrain.begin import FINISHED
 from steerlm_core.retrain.promotion import PROMOTED
 from steerlm_core.retrain.running import RUNNING, run_name, run_root
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import ALONGSIDE, RUN, read_contents
-from steerlm_core.store.gc import at_work, find_rubbish
+from steerlm_core.store.contents import RUN
+from steerlm_core.store.gc import at_work
+from steerlm_core.store.names import is_ours
 from steerlm_core.store.run_store import RunStore
 
 
@@ -35,15 +36,12 @@ def old_runs(base: RunStore, keep: int) -> list[str]:
 
 
 def objects_of(root: str) -> tuple[list[str], int]:
-    """Return the keys of all that a run consists of, `run.json` last, and their bytes; foreign files are not ours."""
-    store = open_store(root)
-    contents = read_contents(store)
-    listed = {found.key: found.size for found in store.listing()}
-    ours = {*contents.documents, *(part.key for part in contents.parts())}
-    ours |= {found.key for found in find_rubbish(store, contents, None, None, unfinished_seconds=0.0).everything()}
-    ours |= {key for key in listed if key.startswith(ALONGSIDE) or "/train/" in key}
-    keys = sorted(ours & listed.keys(), key=lambda key: (key == RUN, key))
-    return keys, sum(listed[key] for key in keys)
+    """Return the keys of all that a run consists of, `run.json` last, and their bytes; foreign files are not ours.
+
+    By their names: of a run that is damaged, or half removed, the documents do not tell.
+    """
+    ours = {found.key: found.size for found in open_store(root).listing() if is_ours(found.key)}
+    return sorted(ours, key=lambda key: (key == RUN, key)), sum(ours.values())
 
 
 def _needed(base: RunStore) -> set[str]:

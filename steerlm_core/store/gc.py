@@ -8,7 +8,6 @@ lease themselves.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -16,22 +15,9 @@ from dataclasses import dataclass, field, replace
 from steerlm_core.sealed import seal
 from steerlm_core.store.contents import STAGE_OUTPUTS, Contents, iteration_prefix
 from steerlm_core.store.lease import Claim
-from steerlm_core.store.local import UNFINISHED
+from steerlm_core.store.names import is_of_training, is_part, output_of
 from steerlm_core.store.objects import Listed
 from steerlm_core.store.run_store import REMOVED, RunStore
-
-_STAGE = r"(?:iterations/\d{3}|confirmation/(?:policy-0|iteration-\d{3}))"
-_TABLE = re.compile(
-    rf"(?P<prefix>prompts|annotated|{_STAGE}/(?:candidates|labels|prior_scores|groups|evaluation))"
-    r"/part-\d{5}-[0-9a-f]{12}\.parquet"
-)
-_MODEL = re.compile(r"(?P<prefix>models/(?:prior|attribute|policy-0)|iterations/\d{3}/model)/[0-9a-f]{12}/.+")
-_TRAINING = re.compile(
-    r"(?P<prefix>iterations/\d{3})/train/"
-    r"(?:checkpoints/(?:latest\.json|\.?[a-z]*-?step-\d{8}(?:-[0-9a-f]{8})?/.+)|model-\w+/.+)"
-)
-_RECORD = re.compile(rf"(?P<prefix>{_STAGE}/(?:candidates|labels|prior_scores))/records/\d{{5}}\.json")
-_LEASE = re.compile(r"leases/(?:(?:\d{3}-)?[a-z_]+(?:-\d+of\d+)?\.json|probe-[0-9a-f]{32})")
 
 _SILENT_SECONDS = 600.0  # a lease not renewed for so long is dead, however slow its clock and its lister's
 _UNFINISHED_SECONDS = 86_400.0  # younger than that, what has no manifest may be waiting for it
@@ -64,7 +50,6 @@ def find_rubbish(
     keep_models: int | None,
     keep_candidates: int | None,
     in_use: Collection[int] = (),
-    unfinished_seconds: float = _UNFINISHED_SECONDS,
 ) -> Rubbish:
     """Find what gc would remove.
 
@@ -75,9 +60,8 @@ def find_rubbish(
             None: all.
         keep_candidates: Newest iterations that keep candidates, labels, prior scores and groups; None: all.
         in_use: Iterations that keep all they have, as their model is promoted.
-        unfinished_seconds: Age at which what has no manifest is rubbish.
     """
-    youngest = time.time() - unfinished_seconds
+    youngest = time.time() - _UNFINISHED_SECONDS
     retired = set(retired_prefixes(contents, keep_models, keep_candidates, in_use))
     owner = {part.key: prefix for prefix, manifest in contents.manifests.items() for part in manifest.parts}
     rubbish = Rubbish(at_work=at_work(store))
@@ -85,10 +69,10 @@ def find_rubbish(
         prefix = owner.get(found.key)
         if prefix in retired:
             rubbish.retired.setdefault(prefix, []).append(found)
-        elif (prefix is None or prefix in contents.removed) and (output := _output_of(found.key)) is not None:
+        elif (prefix is None or prefix in contents.removed) and (output := output_of(found.key)) is not None:
             if output in contents.manifests:
                 rubbish.unreferenced.append(found)
-            elif not (rubbish.at_work or found.modified > youngest or _TRAINING.fullmatch(found.key)):
+            elif not (rubbish.at_work or found.modified > youngest or is_of_training(found.key)):
                 rubbish.unfinished.append(found)
     return rubbish
 
@@ -110,20 +94,16 @@ def _remove_unfinished(store: RunStore, unfinished: list[Listed]) -> list[Listed
     """
     if at_work(store):
         return []
-    gone = [found for found in unfinished if not _is_part(found)]
+    gone = [found for found in unfinished if not is_part(found.key)]
     store.delete([found.key for found in gone])
     if at_work(store):
         return gone
-    parts = [found for found in unfinished if _is_part(found)]
-    prefixes = {_output_of(found.key) for found in parts}
+    parts = [found for found in unfinished if is_part(found.key)]
+    prefixes = {output_of(found.key) for found in parts}
     committed = {prefix for prefix in prefixes if store.exists(f"{prefix}/manifest.json")}
-    parts = [found for found in parts if _output_of(found.key) not in committed]
+    parts = [found for found in parts if output_of(found.key) not in committed]
     store.delete([found.key for found in parts])
     return gone + parts
-
-
-def _is_part(found: Listed) -> bool:
-    return bool(_TABLE.fullmatch(found.key) or _MODEL.fullmatch(found.key))
 
 
 def retire(
@@ -171,13 +151,3 @@ def at_work(store: RunStore) -> list[str]:
         if time.time() - listed.modified < max(_SILENT_SECONDS, 2 * claim.seconds):
             found.append(f"{listed.key.removeprefix('leases/').removesuffix('.json')}: {claim.owner}")
     return sorted(found)
-
-
-def _output_of(key: str) -> str | None:
-    """Where the output stands that an unnamed object was written for; "" if for none, None if it is not ours."""
-    if _LEASE.fullmatch(key) or key.rpartition("/")[2].startswith(UNFINISHED):
-        return ""
-    if training := _TRAINING.fullmatch(key):
-        return f"{training['prefix']}/model"
-    part = _TABLE.fullmatch(key) or _MODEL.fullmatch(key) or _RECORD.fullmatch(key)
-    return part["prefix"] if part else None
