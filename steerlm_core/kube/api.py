@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 _LONGEST_PAUSE = 10.0
+_DENIED_SECONDS = 120.0
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _OWN_AUTHORITY = _OWN_NAMESPACE.with_name("ca.crt")
 
@@ -46,6 +47,10 @@ class ClusterError(SteerLMError):
     def transient(self) -> bool:
         """Whether the same call may succeed in a moment: no answer, too many requests, an error of the server."""
         return self.status in (0, 408, 429) or self.status >= 500
+
+    def may_pass(self, seconds: float) -> bool:
+        """Whether the same call may succeed yet, after so long: a server that has just started knows no permissions."""
+        return self.transient or (self.status == 403 and seconds < _DENIED_SECONDS)
 
 
 class ForbiddenError(ClusterError):
@@ -182,18 +187,19 @@ def own_cluster() -> str:
 
 
 def patiently(what: Callable[[], T], seconds: float) -> T:
-    """Call again with growing, jittered pauses while the error is transient; raise the last after `seconds`.
+    """Call again with growing, jittered pauses while the error may pass; raise the last after `seconds`.
 
     Args:
         what: The call; it must be safe to repeat.
         seconds: How long to try.
     """
-    end, pause = time.monotonic() + seconds, 0.25
+    start, pause = time.monotonic(), 0.25
     while True:
         try:
             return what()
         except ClusterError as error:
-            if not error.transient or time.monotonic() >= end:
+            passed = time.monotonic() - start
+            if not error.may_pass(passed) or passed >= seconds:
                 raise
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -33,12 +33,14 @@ from steerlm_core.kube.pod_state import (
     uid_of,
     wanted_pods,
 )
+from steerlm_core.kube.pod_template import CONTAINER
 from steerlm_core.kube.spec import QUEUE
 from steerlm_core.kube.symptom import Symptom
 from steerlm_core.kube.verdicts import DONE, TELLING, WEAK
 from steerlm_core.platform_config import BudgetsConfig
 
 _SETTLE = 3.0  # so long after the first sign of an end a better reason may still be on its way
+_TORCHRUN_ENDS = 35.0  # it leaves the other ranks of its pod half a minute to end, before the pod can tell
 _LOST = 25.0  # a healthy attempt makes a step known within this, however short its node was away
 _TRIES = 15.0  # two pulls or mounts, so that one refused by a busy server does not count
 
@@ -49,6 +51,7 @@ _NO_IMAGE = ("not found", "manifest unknown", "unauthorized", "denied", "invalid
 _UNUSABLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"}
 _FORGOTTEN = {"Unknown", "ContainerStatusUnknown"}  # what a restarted node says of a container that it had
 _REJECTED = ("violates PodSecurity", "failed quota", "denied the request", "serviceaccount")
+_OWN_LIMIT = re.compile(r"exceed(?:s|ed) .*limit")  # of a volume or of local storage; a full node says otherwise
 _LESS_MEMORY = (
     "Raise train_job.resources.memory, lower train.token_budget, or take more nodes or a higher train.zero_stage"
 )
@@ -122,6 +125,13 @@ def symptoms(sight: Sight, budgets: BudgetsConfig) -> list[Symptom]:
     return [*_pod_troubles(sight, budgets), *_store(sight, budgets), *_waiting(sight, budgets)]
 
 
+def unreachable(sight: Sight, error: str, budgets: BudgetsConfig) -> list[Symptom]:
+    """The silence of the API server, given its error; it is borne for as long as steps are seen to be made."""
+    step = sight.progress.step if sight.progress else "-"
+    seen = f"the API server does not answer: {error}"
+    return [Symptom("api_unreachable", f"api {step}", seen, budgets.silence)] if error else []
+
+
 def _end(sight: Sight) -> Symptom | None:
     """Why the job, or one of its pods, has failed; None where none has."""
     failed = condition(sight.job or {}, "Failed")
@@ -130,16 +140,19 @@ def _end(sight: Sight) -> Symptom | None:
     said = (failed or {}).get("message", "")
     causes = [*_from_outcomes(sight), *(cause for pod in sight.pods for cause in _from_failed_pod(pod))]
     causes += [_deleted(pod, "ended") for pod in sight.left]
+    causes += [_lost_node(pod, sight) for pod in sight.pods if is_lost(pod)]
     causes.append(Symptom("deadline" if "deadline" in said else "failed", "ended", said or "a pod has failed"))
     best = min(causes, key=lambda cause: TELLING.index(cause.kind))
-    return Symptom(best.kind, "ended", best.seen, _SETTLE if best.kind in WEAK else 0.0, best.pod)
+    settle = _SETTLE if all(has_ended(pod) or is_lost(pod) for pod in sight.pods) else _TORCHRUN_ENDS
+    return Symptom(best.kind, "ended", best.seen, settle if best.kind in WEAK else 0.0, best.pod)
 
 
 def _from_outcomes(sight: Sight) -> Iterator[Symptom]:
     told = [*sight.outcomes, *(outcome for pod in sight.pods if (outcome := last_words(pod)))]
     for outcome in told:
         if outcome.end is not End.DONE:
-            yield Symptom(outcome.end.value, "ended", f"pod {outcome.pod}: {outcome.message}", pod=outcome.pod)
+            where = f"pod {outcome.pod}, container {CONTAINER}"
+            yield Symptom(outcome.end.value, "ended", f"{where}: {outcome.message}", pod=outcome.pod)
 
 
 def _from_failed_pod(pod: Object) -> Iterator[Symptom]:
@@ -147,7 +160,10 @@ def _from_failed_pod(pod: Object) -> Iterator[Symptom]:
     if status.get("phase") != "Failed":
         return
     if reason := _POD_REASONS.get(status.get("reason", "")):
-        yield Symptom(reason, "ended", f"pod {name}: {status['reason']}: {status.get('message', '')}", pod=name)
+        said = f"{status['reason']}: {status.get('message', '')}"
+        if reason == "evicted" and _OWN_LIMIT.search(said):
+            reason, said = "configuration", f"{said}. Raise it in train_job.resources (ephemeral_storage, scratch)"
+        yield Symptom(reason, "ended", f"pod {name}: {said}", pod=name)
     if by := disruption(pod):
         yield Symptom(by[0], "ended", f"pod {name}: {by[1]}", pod=name)
     for container, state in states(pod):
@@ -164,10 +180,12 @@ def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[s
         return "configuration", f"{reason}: {ended.get('message', '')}"
     if reason in _FORGOTTEN:
         return "lost_node", f"{reason}: node {pod['spec'].get('nodeName')} came back without it"
-    if ended.get("exitCode") and last_words(pod) is None:
-        code = int(ended["exitCode"])
-        return "killed", f"ended with exit code {code}{f' (signal {code - 128})' if 128 < code < 160 else ''}"
-    return None
+    code = int(ended.get("exitCode", 0))
+    if code == 0 or last_words(pod) is not None:
+        return None
+    if code < 128 and container == CONTAINER:  # our entry point tells how it has ended, whatever comes
+        return "configuration", f"ended with exit code {code} before it was ours: is image.name of this release?"
+    return "killed", f"ended with exit code {code}{f' (signal {code - 128})' if 128 < code < 160 else ''}"
 
 
 def _pod_troubles(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
@@ -238,9 +256,10 @@ def _waiting(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
         yield Symptom("image", "image", _not_started(sight, budgets), budgets.image)
     elif now == "start":
         yield Symptom("not_started", "start", "the pods run, and no optimizer step has been made", budgets.start)
-    elif sight.progress and not sight.store_error:
+    elif sight.progress:
         where = f"step {sight.progress.step} of {sight.progress.steps}"
-        yield Symptom("silent", f"silent {where}", f"no progress beyond {where}", budgets.silence)
+        if not sight.store_error:  # without a store nobody hears of steps
+            yield Symptom("silent", f"silent {where}", f"no progress beyond {where}", budgets.silence)
         yield Symptom("running", "running", f"it runs for longer than allowed, and is at {where}", budgets.running)
 
 
@@ -257,7 +276,7 @@ def _not_admitted(sight: Sight, budgets: BudgetsConfig) -> Symptom:
     said = [event.get("message", "") for event in sight.events or () if event.get("type") == "Warning"]
     for message in reversed(said):
         if "exceeded quota" in message:
-            patience = 0.0 if never_fits(message) else budgets.admission
+            patience = 0.0 if never_fits(message, wanted_pods(sight.job or {})) else budgets.admission
             return Symptom("quota", "admission", f"{missing}: {message}", patience)
         if any(words in message for words in _REJECTED):
             return Symptom("rejected", "rejected", f"{missing}: {message}", _TRIES)
@@ -265,11 +284,12 @@ def _not_admitted(sight: Sight, budgets: BudgetsConfig) -> Symptom:
     return Symptom("pods_not_created", "admission", missing + last, budgets.admission)
 
 
-def never_fits(message: str) -> bool:
-    """Whether a quota's message says that the request alone is beyond the limit."""
+def never_fits(message: str, pods: int) -> bool:
+    """Whether a quota's message about one of so many equal pods says that together they are beyond the limit."""
     found = dict(re.findall(r"\b(requested|limited): (.*?)(?=, used:|, limited:|$)", message))
     limits = _amounts(found.get("limited", ""))
-    return any(amount > limits[name] for name, amount in _amounts(found.get("requested", "")).items() if name in limits)
+    requested = _amounts(found.get("requested", ""))
+    return any(pods * amount > limits[name] for name, amount in requested.items() if name in limits)
 
 
 def _amounts(text: str) -> dict[str, Any]:

@@ -14,24 +14,24 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from steerlm_core.errors import StoreError
 from steerlm_core.kube import paths
-from steerlm_core.kube.api import KubeApi, Object
-from steerlm_core.kube.classify import Sight, phase, symptoms
+from steerlm_core.kube.api import ClusterError, KubeApi, Object, patiently
+from steerlm_core.kube.classify import Sight, phase, symptoms, unreachable
 from steerlm_core.kube.logs import keep_logs, read_logs
 from steerlm_core.kube.others import make_way
 from steerlm_core.kube.own_pod import Workflow, is_terminated
-from steerlm_core.kube.pod_state import name_of
+from steerlm_core.kube.pod_state import is_owned_by, name_of, uid_of
 from steerlm_core.kube.pulse import Objects
-from steerlm_core.kube.submit import remove, submit
+from steerlm_core.kube.submit import delete, remove, submit
 from steerlm_core.kube.symptom import Patience, Symptom
 from steerlm_core.kube.verdicts import DONE, RETRIED, TrainJobError, in_words
 from steerlm_core.kube.view import JobView
 from steerlm_core.kube.watch import Watched
 from steerlm_core.platform_config import TrainJobConfig
-from steerlm_core.sealed import seal, unseal
+from steerlm_core.sealed import seal
 from steerlm_core.steps.context import Events
 from steerlm_core.training.job import TrainingStoppedError
 from steerlm_core.training.stop import StopSignal
@@ -49,6 +49,9 @@ class RunRoot(Objects, Protocol):
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object unless another stands there."""
+
+    def document(self, key: str) -> dict[str, Any]:
+        """A sealed document."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Launcher:
         self._committed, self._name, self._workflow = committed, name, workflow
         self._stop = StopSignal()
         self._watched_workflow: Watched | None = None
-        self._job = ""
+        self._job = self._uid = ""
 
     def run(self) -> None:
         """Have the step done.
@@ -113,7 +116,7 @@ class Launcher:
 
     def _run_attempts(self) -> None:
         number, most = self._first_attempt(), self._config.max_attempts
-        for tried in range(1, most + 1):
+        for tried in range(1 + self._tried(number) % most, most + 1):
             verdict = self._attempt(number)
             if verdict.kind == DONE:
                 return
@@ -131,33 +134,46 @@ class Launcher:
             number += 1
         return number
 
+    def _tried(self, number: int) -> int:
+        """How many attempts right before this one have failed of what is tried again, by whatever launcher."""
+        before = number
+        while before and self._verdict(name_of(self._build(before - 1))).kind in RETRIED:
+            before -= 1
+        return number - before
+
     def _attempt(self, number: int) -> Verdict:
         manifest = self._build(number)
-        self._job = name_of(manifest)
+        self._job, self._uid = name_of(manifest), ""
         make_way(self._api, manifest, self._say)
         job = submit(self._api, manifest, self._config.budgets.admission, self._say, self._check_wanted)
+        self._uid = uid_of(job)
         with JobView(self._api, self._store, job, self._name, self._config.heartbeat_seconds) as view:
             over = self._watch(view)
-            if over.kind == DONE and self._committed():
-                return Verdict(DONE, over.seen)
-            if over.kind == DONE:
-                over = Symptom(
-                    "not_committed", over.about, "it succeeded, and no model manifest stands in the run root"
-                )
-            return self._conclude(view, over)
+            if over.kind == "store_unreachable":  # the run root may take long to say no
+                remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+            try:
+                return self._done(view, over) if self._committed() else self._conclude(view, over)
+            except StoreError as error:
+                remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+                words = in_words(over.kind, view.job, over.seen)
+                raise TrainJobError("store_unreachable", f"{words}\nNor can the run root be used: {error}") from error
 
     def _watch(self, view: JobView) -> Symptom:
         """Watch until there is nothing more to wait for."""
-        patience, told = Patience(), _Told(self._say, self._events)
+        patience, away, told = Patience(), Patience(), _Told(self._say, self._events)
         while True:
             view.wait(_TICK_SECONDS)
             self._check_wanted()
             told.outdated(view.outdated)
             view.refresh()
             sight = view.sight()
-            if sight is None or view.outdated:
+            if sight is None:
                 continue
             now = time.monotonic()
+            if blind := away.exhausted(unreachable(sight, view.outdated, self._config.budgets), now):
+                return blind
+            if view.outdated:
+                continue
             found = symptoms(sight, self._config.budgets)
             over = patience.exhausted(found, now)
             told.sight(view.job, sight, patience.standing(found, now, _SAID_AFTER))
@@ -165,31 +181,33 @@ class Launcher:
                 _log.info("job %s is over: %s: %s", view.job, over.kind, over.seen)
                 return over
 
+    def _done(self, view: JobView, over: Symptom) -> Verdict:
+        """However the job has ended, the step has its model; a job that has succeeded stays to be looked at."""
+        if over.kind not in (DONE, "api_unreachable"):
+            remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+        return Verdict(DONE, over.seen)
+
     def _conclude(self, view: JobView, over: Symptom) -> Verdict:
         """Keep what tells why, and leave nothing running."""
+        if over.kind == "api_unreachable":  # the job cannot be ended; it ends itself, as an orphan
+            raise TrainJobError(over.kind, in_words(over.kind, view.job, self._goes_on(over.seen)))
+        if over.kind == DONE:
+            over = Symptom("not_committed", DONE, "it succeeded, and no model manifest stands in the run root")
         logs = read_logs(self._api, view.pods, view.log) if over.kind != "job_deleted" else {}
         log = logs.get(over.pod) or (logs.get(view.log.pod, "") if view.log else "")
-        verdict = Verdict(over.kind, in_words(over.kind, view.job, over.seen, log))
-        if over.kind == "store_unreachable":  # the run root may take long to say no
-            remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
-        try:
-            verdict = self._record(view.job, verdict)
-            keep_logs(self._store, view.job, logs)
-        except StoreError as error:
-            remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
-            raise TrainJobError(
-                "store_unreachable", f"{verdict.message}\nNor can the run root be written: {error}"
-            ) from error
+        verdict = self._record(view.job, Verdict(over.kind, in_words(over.kind, view.job, over.seen, log)))
+        keep_logs(self._store, view.job, logs)
         if not remove(self._api, view.job, view.uid, _REMOVE_SECONDS):
             self._say(f"job {view.job}: deleted, but a pod of it still runs after {_REMOVE_SECONDS:.0f} s")
         return verdict
 
     def _record(self, job: str, verdict: Verdict) -> Verdict:
         """Write the verdict, or read the one that another launcher has written."""
-        key = verdict_key(job)
-        if self._store.create(key, seal({"class": verdict.kind, "message": verdict.message, "time": time.time()})):
-            return verdict
-        found = unseal(self._store.read(key), key)
+        sealed = seal({"class": verdict.kind, "message": verdict.message, "time": time.time()})
+        return verdict if self._store.create(verdict_key(job), sealed) else self._verdict(job)
+
+    def _verdict(self, job: str) -> Verdict:
+        found = self._store.document(verdict_key(job))
         return Verdict(found["class"], found["message"])
 
     def _check_wanted(self) -> None:
@@ -201,11 +219,25 @@ class Launcher:
         elif watched and watched.latest and not watched.latest.error:
             ended = not watched.latest.items or is_terminated(watched.latest.items[0])
             if ended:
-                remove(self._api, self._job, None, _LAST_CALL_SECONDS)
-                seen = "its Workflow was terminated, so the job was deleted"
+                seen = f"its Workflow was terminated, and {self._end_job()}"
                 raise TrainJobError("terminated", in_words("terminated", self._job, seen))
         if self._stop.came:
             raise TrainingStoppedError(self._goes_on("stopped by SIGTERM"))
+
+    def _end_job(self) -> str:
+        """Delete the job, unless it is not, or not only, of this run's Workflow; returns what became of it."""
+        assert self._workflow is not None
+        path, ours = paths.job(self._api.namespace, self._job), self._workflow.reference["uid"]
+        try:
+            found = patiently(lambda: self._api.get(path), _LAST_CALL_SECONDS)
+            if found is None or not (uid_of(found) == self._uid or is_owned_by(found, ours)):
+                return "it has no job"
+            if any(owner["uid"] != ours for owner in found["metadata"].get("ownerReferences", [])):
+                return "the job is left to another Workflow, which owns it too"
+            patiently(lambda: delete(self._api, self._job, uid_of(found)), _LAST_CALL_SECONDS)
+        except ClusterError as error:
+            return f"the job could not be deleted ({error}); unwatched, it ends itself"
+        return "the job was deleted"
 
     def _goes_on(self, why: str) -> str:
         return (

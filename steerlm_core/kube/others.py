@@ -36,7 +36,8 @@ def make_way(api: KubeApi, manifest: Object, say: Callable[[str], None]) -> None
             continue
         if _is_rival(job, labels[ITERATION]):
             say(f"job {name_of(job)} is for the same step, made otherwise: it is deleted for {name_of(manifest)}")
-            remove(api, name_of(job), uid_of(job), _REMOVE_SECONDS)
+            if not remove(api, name_of(job), uid_of(job), _REMOVE_SECONDS):
+                say(f"job {name_of(job)}: deleted, but a pod of it still runs after {_REMOVE_SECONDS:.0f} s")
         elif _is_done_with(job, labels[ITERATION]):
             remove(api, name_of(job), uid_of(job), 0.0)
 

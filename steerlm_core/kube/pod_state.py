@@ -80,10 +80,16 @@ def has_started(pod: Object) -> bool:
 
 
 def is_lost(pod: Object) -> bool:
-    """Whether the node is silent: containers run and are not ready, though no probe could say so."""
+    """Whether the node is silent: every container runs and is ready, and the pod is not: no probe has said so."""
     ready = named_condition(pod, "Ready")
-    running = pod["status"].get("phase") == "Running" and all("running" in state for state in main_states(pod))
-    return running and ready is not None and ready["status"] != "True"
+    statuses = pod["status"].get("containerStatuses", [])
+    well = all("running" in status.get("state", {}) and status.get("ready") for status in statuses)
+    return pod["status"].get("phase") == "Running" and well and ready is not None and ready["status"] != "True"
+
+
+def is_owned_by(thing: Object, uid: str) -> bool:
+    """Whether an object of this uid owns it."""
+    return any(owner["uid"] == uid for owner in thing["metadata"].get("ownerReferences", []))
 
 
 def disruption(pod: Object) -> tuple[str, str] | None:

@@ -91,7 +91,7 @@ class Pulse:
         last = self.progress
         if found and last and found.step > last.step:
             self.step_seconds = (found.time - last.time) / (found.step - last.step)  # by one clock, the pod's
-        self.progress = found or last
+        self.progress = found  # none: a pod that has just started has removed what an earlier one had left
 
 
 def read_progress(store: Objects, job: str) -> Progress | None:

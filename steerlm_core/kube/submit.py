@@ -13,7 +13,7 @@ from typing import Any
 
 from steerlm_core.kube import paths
 from steerlm_core.kube.api import ClusterError, KubeApi, Object
-from steerlm_core.kube.pod_state import has_ended, is_leaving, is_lost, name_of
+from steerlm_core.kube.pod_state import has_ended, is_leaving, is_lost, is_owned_by, name_of
 from steerlm_core.kube.spec import SPEC_HASH
 from steerlm_core.kube.verdicts import TrainJobError, in_words
 
@@ -37,13 +37,14 @@ def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Chec
     Raises:
         TrainJobError: It cannot be created, or its name is taken; the message says why.
     """
-    name, end, pause, told = name_of(manifest), time.monotonic() + seconds, _FIRST_PAUSE, ""
+    name, start, pause, told = name_of(manifest), time.monotonic(), _FIRST_PAUSE, ""
     while True:
         check()
+        passed = time.monotonic() - start
         try:
-            return _create_or_adopt(api, manifest)
+            return _create_or_adopt(api, manifest, passed)
         except _WaitError as wait:
-            if time.monotonic() >= end:
+            if passed >= seconds:
                 raise TrainJobError(wait.kind, in_words(wait.kind, name, str(wait))) from wait
             if str(wait) != told:
                 told = str(wait)
@@ -60,13 +61,13 @@ class _WaitError(Exception):
         self.kind = kind
 
 
-def _create_or_adopt(api: KubeApi, manifest: Object) -> Object:
+def _create_or_adopt(api: KubeApi, manifest: Object, passed: float) -> Object:
     path, name = paths.jobs(api.namespace), name_of(manifest)
     try:
         return api.request("POST", path, manifest)
     except ClusterError as error:
         if error.status != 409 and not error.transient:
-            raise _refusal(name, error) from error
+            raise _refusal(name, error, passed) from error
         if error.transient and "exceeded quota" in str(error):
             raise _WaitError("quota", str(error)) from error
         refused = error
@@ -81,29 +82,38 @@ def _create_or_adopt(api: KubeApi, manifest: Object) -> Object:
     return _adopt(api, found, manifest)
 
 
-def _refusal(name: str, error: ClusterError) -> Exception:
-    """What a refusal that is no accident means."""
+def _refusal(name: str, error: ClusterError, passed: float) -> Exception:
+    """What a refusal that is no accident means, so long after the first try."""
     words = str(error)
     if error.status == 403 and "exceeded quota" in words:
         return _WaitError("quota", words)
     if error.status == 404:
         kind = "no_operator" if "could not find" in words else "rejected"
     else:
-        kind = "forbidden" if error.status in (401, 403) and "cannot create resource" in words else "rejected"
+        lacking = error.status == 401 or "cannot create resource" in words
+        kind = "forbidden" if lacking else "rejected"
+        if lacking and error.may_pass(passed):
+            return _WaitError(kind, words)
     return TrainJobError(kind, in_words(kind, name, words))
 
 
 def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
-    """Take over a job that is there, if it is the one that was wanted; add our owners to its own."""
+    """Take over a job that is there, if it is the one that was wanted; add our owners to its own.
+
+    Who has no owner for it, such as a laptop, frees it of those it has: the garbage collector deletes what belongs to
+    a Workflow that is gone.
+    """
     ours, theirs = (thing["metadata"].get("annotations", {}).get(SPEC_HASH) for thing in (manifest, found))
     if ours != theirs:
         seen = f"a job of this name is there, of another spec ({SPEC_HASH} is {theirs or 'missing'}, wanted {ours})"
         raise TrainJobError("name_taken", in_words("name_taken", name_of(manifest), seen))
     has: Sequence[Mapping[str, Any]] = found["metadata"].get("ownerReferences", [])
-    missing = [o for o in manifest["metadata"].get("ownerReferences", []) if o["uid"] not in {h["uid"] for h in has}]
-    if not missing:
+    wanted: Sequence[Mapping[str, Any]] = manifest["metadata"].get("ownerReferences", [])
+    missing = [owner for owner in wanted if owner["uid"] not in {each["uid"] for each in has}]
+    owners = [*has, *missing] if wanted else []
+    if len(owners) == len(has):
         return found
-    metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "ownerReferences": [*has, *missing]}
+    metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "ownerReferences": owners}
     try:
         return api.request("PATCH", paths.job(api.namespace, name_of(found)), {"metadata": metadata})
     except ClusterError as error:
@@ -117,7 +127,7 @@ def pod_selector(job: str) -> dict[str, str]:
     return {"labelSelector": f"{_OPERATOR_LABEL}={job}"}
 
 
-def remove(api: KubeApi, job: str, uid: str | None, seconds: float) -> bool:
+def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
     """Delete a job and wait until none of its pods runs; returns whether that was seen.
 
     A pod whose node is lost cannot be waited for: nobody there answers.
@@ -125,33 +135,36 @@ def remove(api: KubeApi, job: str, uid: str | None, seconds: float) -> bool:
     Args:
         api: The cluster.
         job: Name of the job.
-        uid: Its uid, so that one made anew under its name is left alone; None: whichever has the name.
+        uid: Its uid, so that one made anew under its name is left alone.
         seconds: How long to wait.
     """
-    end, asked = time.monotonic() + seconds, False
+    start, asked = time.monotonic(), False
     while True:
         try:
-            asked = asked or _delete(api, job, uid)
+            asked = asked or delete(api, job, uid)
             listed = api.request("GET", paths.pods(api.namespace), query=pod_selector(job))
             if not any(_runs(pod, uid) for pod in listed["items"]):
                 return True
         except ClusterError as error:
-            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
+            if not error.may_pass(time.monotonic() - start):
                 raise
-        if time.monotonic() >= end:
+        if time.monotonic() - start >= seconds:
             return False
         time.sleep(random.uniform(0.5, 1.0))
 
 
-def _runs(pod: Object, job_uid: str | None) -> bool:
-    owners = {owner["uid"] for owner in pod["metadata"].get("ownerReferences", [])}
-    return (job_uid is None or job_uid in owners) and not has_ended(pod) and not is_lost(pod)
+def _runs(pod: Object, job_uid: str) -> bool:
+    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_lost(pod)
 
 
-def _delete(api: KubeApi, job: str, uid: str | None) -> bool:
-    options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
-    if uid:
-        options["preconditions"] = {"uid": uid}
+def delete(api: KubeApi, job: str, uid: str) -> bool:
+    """Delete a job, and do not wait; its pods end in their own time. One that is gone is no error."""
+    options: Object = {
+        "kind": "DeleteOptions",
+        "apiVersion": "v1",
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": uid},
+    }
     try:
         api.request("DELETE", paths.job(api.namespace, job), options)
     except ClusterError as error:

@@ -16,6 +16,7 @@ from steerlm_core.kube.pod_state import (
     condition,
     has_started,
     is_leaving,
+    is_owned_by,
     is_suspended,
     name_of,
     uid_of,
@@ -53,6 +54,7 @@ class JobView:
         self._events: list[Object] | None = []
         self._events_at = 0.0
         self.log: MasterLog | None = None
+        self._followed = ""
 
     def __enter__(self) -> JobView:
         """Watch."""
@@ -83,8 +85,9 @@ class JobView:
 
     @property
     def pods(self) -> tuple[Object, ...]:
-        """The pods as last seen."""
-        return self._pods.latest.items if self._pods.latest else ()
+        """The pods as last seen, without those of an earlier job of the same name."""
+        listed = self._pods.latest.items if self._pods.latest else ()
+        return tuple(pod for pod in listed if is_owned_by(pod, self.uid))
 
     def refresh(self) -> None:
         """Take note of what has changed: remember pods, follow the master's log, ask for outcomes and events."""
@@ -131,11 +134,14 @@ class JobView:
 
     def _follow_master(self, pods: Sequence[Object]) -> None:
         masters = [pod for pod in pods if pod["metadata"]["labels"].get(_MASTER) == "master"]
-        if self.log is None and masters and has_started(masters[0]):
-            self.log = MasterLog(self._api, name_of(masters[0]))
+        if not masters or not has_started(masters[0]) or uid_of(masters[0]) == self._followed:
+            return
+        if self.log:  # of a pod that was there before the job was suspended
+            self.log.close()
+        self.log, self._followed = MasterLog(self._api, name_of(masters[0])), uid_of(masters[0])
 
     def _look_for_events(self) -> None:
-        if self._events is None or time.monotonic() - self._events_at < _EVENT_SECONDS:
+        if time.monotonic() - self._events_at < _EVENT_SECONDS:
             return
         self._events_at = time.monotonic()
         query = {"fieldSelector": f"involvedObject.uid={self.uid}"}

@@ -20,7 +20,6 @@ from steerlm_core.kube.api import ClusterError, GoneError, KubeApi, Object, Quer
 
 _WATCH_SECONDS = 30
 _LATE_SECONDS = 10.0  # a server that does not end the watch itself is gone
-_DENIED_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 
 
@@ -68,8 +67,7 @@ def snapshots(api: KubeApi, path: str, stop: threading.Event, **selector: str) -
         except GoneError:
             version = ""
         except ClusterError as error:
-            # A server that has just started knows no permissions yet.
-            if not error.transient and not (error.status == 403 and time.monotonic() - worked < _DENIED_SECONDS):
+            if not error.may_pass(time.monotonic() - worked):
                 raise
             version = ""
             yield Snapshot(tuple(items.values()), error)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from steerlm_core.kube.classify import Sight, never_fits, phase, symptoms
+from steerlm_core.kube.classify import Sight, never_fits, phase, symptoms, unreachable
 from steerlm_core.kube.job_files import End, Outcome, Progress
 from steerlm_core.kube.spec import QUEUE
 from steerlm_core.kube.symptom import Patience, Symptom
-from steerlm_core.kube.verdicts import RETRIED
+from steerlm_core.kube.verdicts import RETRIED, TELLING, WAYS_OUT
 from steerlm_core.platform_config import BudgetsConfig
 
 BUDGETS = BudgetsConfig(admission=100, scheduling=200, image=300, start=400, silence=500, running=600)
@@ -37,6 +37,7 @@ def pod(
     scheduled: bool = True,
     leaving: bool = False,
     disruption: str = "",
+    probed: bool = True,
     **status: Any,
 ) -> dict[str, Any]:
     conditions = [
@@ -55,7 +56,7 @@ def pod(
         "status": {
             "phase": phase,
             "conditions": conditions,
-            "containerStatuses": [{"name": "pytorch", "state": state}] if scheduled else [],
+            "containerStatuses": [{"name": "pytorch", "state": state, "ready": probed}] if scheduled else [],
             **status,
         },
     }
@@ -85,6 +86,9 @@ QUOTA = (
     'Error creating: pods "j" is forbidden: exceeded quota: q, requested: limits.memory={},pods=1, '
     "used: limits.memory=1Gi,pods=1, limited: limits.memory=2Gi,pods=9"
 )
+INIT = [{"name": "init-pytorch", "state": {"terminated": {"exitCode": 1}}}]
+FULL = 'Usage of EmptyDir volume "scratch" exceeds the limit "500Mi".'
+BROKEN = outcome(End.RETRYABLE).to_bytes().decode()
 WORDS = outcome(End.NON_FINITE, 1).to_bytes().decode()
 
 CASES: list[tuple[str, Sight, str, float, str]] = [
@@ -111,7 +115,7 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
      "no such file"),
     ("out of memory", Sight(job("Failed"), [pod(**ended(137, "OOMKilled")), worker()]), "out_of_memory", 0, "1Gi"),
     ("out of memory in a worker, told before the broken peer",
-     Sight(job("Failed"), [pod(**ended(1)), worker(**ended(1, "OOMKilled"))], outcomes=[outcome(End.RETRYABLE)]),
+     Sight(job("Failed"), [pod(**ended(137)), worker(**ended(1, "OOMKilled"))], outcomes=[outcome(End.RETRYABLE)]),
      "out_of_memory", 0, "job-worker-0"),
     ("unschedulable", Sight(job(), [pod(scheduled=False), worker()]), "unschedulable", 200, "Insufficient cpu"),
     ("slow image", Sight(job(), [pod(**waiting("ContainerCreating")), worker()]), "image", 300, "has not started"),
@@ -121,6 +125,10 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
      "node-2"),
     ("node lost, and steps are long",
      Sight(job(), [pod(), worker(ready=False)], progress=PROGRESS, step_seconds=40), "lost_node", 90, "no step"),
+    ("a probe fails, and the node is well",
+     Sight(job(), [pod(), worker(ready=False, probed=False)], progress=PROGRESS), "silent", 500, "step 3"),
+    ("node lost, and its peer noticed", Sight(job("Failed"), [pod(**ended(1, message=BROKEN)), worker(ready=False)]),
+     "lost_node", 0, "node-2"),
     ("worker deleted", Sight(job(), [pod(), worker(leaving=True)]), "pod_deleted", 3, "somebody"),
     ("worker deleted, and the job failed of it",
      Sight(job("Failed"), [], outcomes=[outcome(End.RETRYABLE)], left=[worker(leaving=True)]), "pod_deleted", 0,
@@ -133,8 +141,15 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
      3, ""),
     ("evicted by the kubelet", Sight(job(), [pod(), worker(phase="Failed", reason="Evicted", message="disk")]),
      "evicted", 0, "disk"),
+    ("evicted for what it wrote", Sight(job(), [pod(), worker(phase="Failed", reason="Evicted", message=FULL)]),
+     "configuration", 0, "train_job.resources"),
     ("node restarted", Sight(job("Failed"), [pod(**ended(255, "Unknown"))]), "lost_node", 0, "came back without it"),
     ("killed", Sight(job("Failed"), [pod(**ended(137))]), "killed", 3, "signal 9"),
+    ("killed, while the other pod may yet tell why", Sight(job("Failed"), [pod(**ended(137)), worker()]), "killed", 35,
+     "signal 9"),
+    ("an image of something else", Sight(job("Failed"), [pod(**ended(1))]), "configuration", 0, "of this release"),
+    ("an init container failed", Sight(job("Failed"), [worker(phase="Failed", initContainerStatuses=INIT)]), "killed",
+     3, "init-pytorch: ended with exit code 1"),
     ("outcome in the run root", Sight(job("Failed"), [pod(**ended(1))], outcomes=[outcome(End.USER_ERROR)]),
      "user_error", 0, "said so"),
     ("outcome in the termination message", Sight(job("Failed"), [pod(**ended(1, message=WORDS))]), "non_finite", 0,
@@ -156,7 +171,8 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
     ("suspended while its pods leave", Sight(job(suspend=True), [pod(leaving=True)]), "suspended", 100, ""),
     ("no pods, no events allowed", Sight(job(), events=None), "pods_not_created", 100, "2 of 2 pods"),
     ("one pod missing", Sight(job(), [pod()]), "pods_not_created", 100, "1 of 2 pods"),
-    ("quota used up", Sight(job(), [pod()], [event(QUOTA.format("2Gi"))]), "quota", 100, "exceeded quota"),
+    ("quota used up", Sight(job(), [pod()], [event(QUOTA.format("1Gi"))]), "quota", 100, "exceeded quota"),
+    ("quota too small for all pods", Sight(job(), [pod()], [event(QUOTA.format("1536Mi"))]), "quota", 0, "1536Mi"),
     ("quota too small for ever", Sight(job(), [pod()], [event(QUOTA.format("3Gi"))]), "quota", 0, "limits.memory=3Gi"),
     ("pod security", Sight(job(), [], [event('pods "x" is forbidden: violates PodSecurity "restricted"')]), "rejected",
      15, "PodSecurity"),
@@ -173,6 +189,27 @@ def test_what_is_seen_gives_the_class(sight: Sight, kind: str, patience: float, 
 def test_a_training_job_may_run_for_so_long_and_no_longer() -> None:
     sight = Sight(job(), [pod(), worker()], progress=PROGRESS)
     assert [(s.kind, s.patience) for s in symptoms(sight, BUDGETS)] == [("silent", 500), ("running", 600)]
+
+
+def test_the_time_that_training_may_take_goes_on_while_the_store_is_away() -> None:
+    sight = Sight(job(), [pod(), worker()], progress=PROGRESS, store_error="refused")
+    assert [(s.kind, s.patience) for s in symptoms(sight, BUDGETS)] == [("store_unreachable", 500), ("running", 600)]
+
+
+def test_an_api_server_is_waited_for_while_steps_are_made() -> None:
+    patience, later = Patience(), PROGRESS.model_copy(update={"step": 4})
+    assert not patience.exhausted(unreachable(Sight(None, progress=PROGRESS), "refused", BUDGETS), 0)
+    assert not patience.exhausted(unreachable(Sight(None, progress=later), "refused", BUDGETS), 500)
+    assert not patience.exhausted(unreachable(Sight(None, progress=later), "", BUDGETS), 501)
+    assert not patience.exhausted(unreachable(Sight(None, progress=later), "refused", BUDGETS), 502)
+    over = patience.exhausted(unreachable(Sight(None, progress=later), "refused", BUDGETS), 1002)
+    assert over is not None
+    assert over.kind == "api_unreachable"
+
+
+def test_every_class_says_its_way_out() -> None:
+    said_by_pods = {"user_error", "non_finite", "out_of_memory"}
+    assert {*TELLING, *RETRIED} - said_by_pods <= WAYS_OUT.keys()
 
 
 def test_a_pull_that_may_yet_succeed_ends_with_the_budget_and_says_what_failed() -> None:
@@ -247,7 +284,7 @@ def test_what_is_said_has_stood_for_a_while() -> None:
     ],
 )  # fmt: skip
 def test_a_request_beyond_a_quota_never_fits(amounts: str, never: bool) -> None:
-    assert never_fits(f"exceeded quota: q, {amounts}") is never
+    assert never_fits(f"exceeded quota: q, {amounts}", 1) is never
 
 
 def test_no_class_that_needs_a_person_is_tried_again() -> None:

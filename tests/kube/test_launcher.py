@@ -49,6 +49,7 @@ class View:
     """Shows what each attempt comes to, at once."""
 
     ends: list[dict[str, Any]]
+    now: dict[str, Any]
     log = None
     pods = ()
     outdated = ""
@@ -56,6 +57,7 @@ class View:
     def __init__(self, api: FakeApi, store: RunStore, job: dict[str, Any], launcher: str, seconds: float) -> None:
         self.job, self.uid = job["metadata"]["name"], job["metadata"]["uid"]
         self._job, self._end = job, self.ends.pop(0)
+        View.now = self._end
 
     def __enter__(self) -> View:
         return self
@@ -72,6 +74,8 @@ class View:
         """Nothing to take note of."""
 
     def sight(self) -> Sight:
+        if "gone" in self._end:
+            return Sight(None)
         seen = {"outcomes": [], "pods": [], **self._end}
         return Sight(self._job | seen["conditions"], seen["pods"], outcomes=seen["outcomes"])
 
@@ -107,14 +111,19 @@ def launched(
     api: FakeApi,
     store: RunStore,
     *ends: dict[str, Any],
-    committed: bool = True,
+    committed: bool | None = None,
     workflow: Workflow | None = None,
     said: Said | None = None,
     **config: Any,
 ) -> Said:
+    """Run a launcher; the step has its model when a job has succeeded, unless `committed` says otherwise."""
     View.ends, said = list(ends), said or Said()
     settings = TrainJobConfig(budgets=BudgetsConfig(admission=60), **config)
-    launcher = Launcher(api, store, settings, manifest, said, committed=lambda: committed, name="me", workflow=workflow)
+
+    def there() -> bool:
+        return View.now is SUCCEEDED if committed is None else committed
+
+    launcher = Launcher(api, store, settings, manifest, said, committed=there, name="me", workflow=workflow)
     launcher.run()
     return said
 
@@ -136,6 +145,25 @@ def test_success_without_a_model_is_a_failure(store: RunStore) -> None:
         launched(api, store, SUCCEEDED, committed=False)
     assert error.value.kind == "not_committed"
     assert not api.jobs
+
+
+@pytest.mark.parametrize("end", [{"conditions": condition("Failed")}, {"gone": True}])
+def test_a_step_that_has_its_model_is_done_however_its_job_ended(store: RunStore, end: dict[str, Any]) -> None:
+    launched(FakeApi(), store, end, committed=True)
+    assert not store.exists(verdict_key("train-0"))
+
+
+def test_an_api_server_that_stays_away_is_given_up_and_the_job_left_to_itself(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(View, "outdated", "refused")
+    api = FakeApi()
+    with pytest.raises(TrainJobError, match=r"api_unreachable: .*refused; job train-0 goes on") as error:
+        launched(api, store, {"conditions": {}}, committed=False)
+    assert error.value.kind == "api_unreachable"
+    assert not store.exists(verdict_key("train-0"))
+    assert list(api.jobs) == ["train-0"]
+    launched(api, store, {"conditions": {}}, committed=True)  # the model came meanwhile
 
 
 def test_what_may_succeed_is_tried_again_under_the_next_name(store: RunStore) -> None:
@@ -177,9 +205,20 @@ def test_attempts_come_to_an_end(store: RunStore) -> None:
     assert not api.jobs
 
 
+def test_attempts_are_counted_from_launcher_to_launcher(store: RunStore) -> None:
+    api, lost = FakeApi(), failed(End.RETRYABLE)
+    for number, kind in enumerate(("user_error", "lost_node")):
+        store.create(verdict_key(f"train-{number}"), seal({"class": kind, "message": "", "time": 0}))
+    with pytest.raises(TrainJobError, match="That was attempt 3 of 3"):
+        launched(api, store, lost, lost)
+    with pytest.raises(TrainJobError, match="That was attempt 3 of 3"):  # who starts the step again has three more
+        launched(api, store, lost, lost, lost)
+    assert created(api) == 5
+
+
 def test_what_needs_a_person_is_not_tried_again(store: RunStore) -> None:
     api = FakeApi()
-    with pytest.raises(TrainJobError, match="out_of_memory: pod p: why"):
+    with pytest.raises(TrainJobError, match="out_of_memory: pod p, container pytorch: why"):
         launched(api, store, failed(End.OUT_OF_MEMORY))
     assert created(api) == 1
     assert not api.jobs
@@ -271,6 +310,45 @@ def test_a_workflow_is_watched_where_it_is(store: RunStore, monkeypatch: pytest.
     api = FakeApi()
     launched(api, store, SUCCEEDED, workflow=Workflow("pipelines", {"name": "w", "uid": "u"}))
     assert list(api.jobs) == ["train-0"]
+
+
+OURS, THEIRS = ({"kind": "Workflow", "name": uid, "uid": uid} for uid in ("ours", "theirs"))
+
+
+@pytest.mark.parametrize(
+    ("ours", "owners", "left", "words"),
+    [
+        (True, [OURS], [], "the job was deleted"),
+        (True, [], [], "the job was deleted"),
+        (True, [OURS, THEIRS], ["train-0"], "left to another Workflow"),
+        (False, [OURS], [], "the job was deleted"),  # created, and the answer has not come
+        (False, [], ["train-0"], "it has no job"),  # somebody else's, of this name
+    ],
+)
+def test_a_terminated_run_deletes_its_own_job_and_no_other(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, ours: bool, owners: list[Any], left: list[str], words: str
+) -> None:
+    class Terminated(WatchedOnce):
+        """Is at work while its launcher submits, and terminated when it watches."""
+
+        latest = property(lambda _: Snapshot(({"metadata": {}, "spec": {"shutdown": "Stop"}},) if api.jobs else ()))
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+    def submit(api: FakeApi, wanted: Any, seconds: float, say: Any, check: Any) -> Any:
+        job = api.request("POST", "pytorchjobs", {"metadata": {"name": "train-0", "ownerReferences": owners}})
+        if not ours:
+            check()
+        return job
+
+    api = FakeApi()
+    monkeypatch.setattr(launcher_module, "Watched", Terminated)
+    monkeypatch.setattr(launcher_module, "submit", submit)
+    with pytest.raises(TrainJobError, match=words) as error:
+        launched(api, store, {"conditions": {}}, workflow=Workflow("pipelines", OURS))
+    assert error.value.kind == "terminated"
+    assert list(api.jobs) == left
 
 
 def test_an_api_server_that_is_away_for_a_moment_is_waited_for(store: RunStore) -> None:

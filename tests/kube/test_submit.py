@@ -50,6 +50,15 @@ def test_the_same_job_is_adopted_and_gets_one_more_owner() -> None:
     assert len(found["metadata"]["ownerReferences"]) == 2
 
 
+def test_who_has_no_owner_for_a_job_frees_it_of_those_it_has() -> None:
+    """A laptop goes on with what a pipeline began, whose Workflow is collected some day: the job must outlive it."""
+    api = FakeApi()
+    submitted(api, job(owner="first"))
+    found, _ = submitted(api, job())
+    assert found["metadata"]["ownerReferences"] == []
+    assert "DELETE train-1" not in api.calls
+
+
 def test_a_job_of_another_spec_keeps_its_name() -> None:
     api = FakeApi()
     submitted(api, job("other"))
@@ -95,7 +104,7 @@ def test_a_job_that_is_being_deleted_is_waited_for() -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (ForbiddenError('User "x" cannot create resource "pytorchjobs"', 403), "forbidden"),
+        (ClusterError("Unauthorized", 401), "forbidden"),
         (ForbiddenError("admission webhook denied the request: no Master", 403), "rejected"),
         (ClusterError("the server could not find the requested resource", 404), "no_operator"),
         (ClusterError("spec: Invalid value", 422), "rejected"),
@@ -109,6 +118,19 @@ def test_a_refusal_that_nothing_mends_is_not_tried_again(error: ClusterError, ki
     assert raised.value.kind == kind
     assert str(error) in str(raised.value)
     assert len(api.calls) == 1
+
+
+def test_a_server_that_has_just_started_and_knows_no_permissions_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    denied, api = ForbiddenError('User "x" cannot create resource "pytorchjobs"', 403), FakeApi()
+    api.spoiled["POST"] = [denied, denied]
+    found, _ = submitted(api, job(), seconds=86_400)
+    assert found["metadata"]["uid"]
+    clock = iter(range(0, 1000, 50))
+    monkeypatch.setattr(submit_module.time, "monotonic", lambda: next(clock))
+    api.spoiled["POST"] = [denied] * 9
+    with pytest.raises(TrainJobError) as raised:
+        submitted(api, job("other"), seconds=86_400)
+    assert raised.value.kind == "forbidden"
 
 
 def test_waiting_ends_with_the_class_of_what_was_waited_for() -> None:
