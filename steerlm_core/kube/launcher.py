@@ -225,15 +225,16 @@ class Launcher:
             raise TrainingStoppedError(self._goes_on("stopped by SIGTERM"))
 
     def _end_job(self) -> str:
-        """Delete the job, unless it is not, or not only, of this run's Workflow; returns what became of it."""
+        """Delete the job, unless another Workflow has adopted it since, or it is somebody else's; say what was done."""
         assert self._workflow is not None
         path, ours = paths.job(self._api.namespace, self._job), self._workflow.reference["uid"]
         try:
             found = patiently(lambda: self._api.get(path), _LAST_CALL_SECONDS)
             if found is None or not (uid_of(found) == self._uid or is_owned_by(found, ours)):
                 return "it has no job"
-            if any(owner["uid"] != ours for owner in found["metadata"].get("ownerReferences", [])):
-                return "the job is left to another Workflow, which owns it too"
+            owners = found["metadata"].get("ownerReferences", [])
+            if owners and owners[-1]["uid"] != ours:
+                return f"the job is left to {owners[-1]['name']}, which has adopted it"
             patiently(lambda: delete(self._api, self._job, uid_of(found)), _LAST_CALL_SECONDS)
         except ClusterError as error:
             return f"the job could not be deleted ({error}); unwatched, it ends itself"

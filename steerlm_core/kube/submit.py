@@ -98,7 +98,7 @@ def _refusal(name: str, error: ClusterError, passed: float) -> Exception:
 
 
 def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
-    """Take over a job that is there, if it is the one that was wanted; add our owners to its own.
+    """Take over a job that is there, if it is the one that was wanted; add our owners to its own, as the last.
 
     Who has no owner for it, such as a laptop, frees it of those it has: the garbage collector deletes what belongs to
     a Workflow that is gone.
@@ -109,9 +109,9 @@ def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
         raise TrainJobError("name_taken", in_words("name_taken", name_of(manifest), seen))
     has: Sequence[Mapping[str, Any]] = found["metadata"].get("ownerReferences", [])
     wanted: Sequence[Mapping[str, Any]] = manifest["metadata"].get("ownerReferences", [])
-    missing = [owner for owner in wanted if owner["uid"] not in {each["uid"] for each in has}]
-    owners = [*has, *missing] if wanted else []
-    if len(owners) == len(has):
+    before = [owner for owner in has if owner["uid"] not in {each["uid"] for each in wanted}]
+    owners = [*before, *wanted] if wanted else []
+    if [owner["uid"] for owner in owners] == [owner["uid"] for owner in has]:
         return found
     metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "ownerReferences": owners}
     try:

@@ -16,7 +16,7 @@ from steerlm_core.run_root import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run
-from tests.cluster.kit import GATEWAY, kubectl, load_image, running_cluster
+from tests.cluster.kit import GATEWAY, kubectl, load_image, running_cluster, until
 from tests.cluster.launched import Launched
 from tests.cluster.place import Place
 from tests.cluster.table import Table
@@ -101,7 +101,11 @@ Launch = Callable[..., Launched]
 
 @pytest.fixture
 def launch(place: Place, prepared: Callable[[int], Path], request: pytest.FixtureRequest) -> Iterator[Launch]:
-    """Starts a launcher on a fresh copy of a prepared run; at the end nothing of it is left running."""
+    """Starts a launcher on a fresh copy of a prepared run.
+
+    At the end: half a minute after a launcher has come to its end, good or bad, no pod of its run runs; nobody has told
+    a credential, not even in the logs that the run root keeps; and nothing is left.
+    """
     kubeconfig, started = place.kubeconfig(), []  # type: Path, list[Launched]
     name = request.node.name.removeprefix("test_")[:40]
 
@@ -116,6 +120,9 @@ def launch(place: Place, prepared: Callable[[int], Path], request: pytest.Fixtur
 
     yield start
     for launched in started:
+        if launched.process.poll() is not None and not launched.killed:
+            until("no pod runs", lambda: not launched.running_pods(), 30)  # noqa: B023
+        place.tells_no_credential([launched.said, *launched.kept()])
         launched.process.kill()
         launched.ended(10)
         launched.delete_jobs()
@@ -123,7 +130,7 @@ def launch(place: Place, prepared: Callable[[int], Path], request: pytest.Fixtur
 
 @pytest.fixture(scope="session")
 def table() -> Iterator[Table]:
-    """Receives what each failure looked like; written to build/cluster-failures.md at the end."""
+    """Receives what each failure looked like; written to build/cluster-tables.md at the end."""
     found = Table()
     yield found
     found.write()

@@ -25,12 +25,14 @@ class Launched:
 
     Attributes:
         lines: What it has said, with the time of each line.
+        killed: Whether it was sent a signal.
     """
 
     def __init__(self, root: str, platform: Path, environment: Mapping[str, str], namespace: str) -> None:
         """Start it."""
         self.root, self.namespace = root, namespace
         self.lines: list[tuple[float, str]] = []
+        self.killed = False
         words = [
             "step",
             "train",
@@ -69,7 +71,8 @@ class Launched:
         return code
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send it a signal."""
+        """Send it a signal, which leaves its job running."""
+        self.killed = True
         self.process.send_signal(number)
 
     def delete_jobs(self) -> None:
@@ -89,6 +92,11 @@ class Launched:
     def running_pods(self) -> list[str]:
         """Names of the pods that are not over."""
         return [p["metadata"]["name"] for p in self.pods() if p["status"]["phase"] not in ("Succeeded", "Failed")]
+
+    def kept(self) -> list[str]:
+        """What the run root keeps of its jobs: outcomes, verdicts, logs."""
+        store = open_store(self.root)
+        return [store.read(found.key).decode(errors="replace") for found in store.listing("jobs/")]
 
     def step(self, attempt: int = 0) -> int:
         """Optimizer steps done by an attempt, as its pods say."""

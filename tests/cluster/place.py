@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.cluster.kit import IMAGE, KUBECONFIG, kubectl
 
 LAUNCHER = "steerlm-launcher"
 SECRET = "steerlm-object-store"
+KINDS = "pods,services,configmaps,events,pytorchjobs,serviceaccounts,roles,rolebindings"  # all but Secrets
 EVERYTHING = (*NEEDED, *WANTED, *OF_WORKFLOWS)
 
 
@@ -29,7 +30,7 @@ class Place:
             endpoint: Of the object store.
             keys: Of the object store, as the Secret holds them.
         """
-        self.name, self.folder, self.endpoint = name, folder, endpoint
+        self.name, self.folder, self.endpoint, self._keys = name, folder, endpoint, keys
         level = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": level}})
         self.apply(self._object("v1", "Secret", SECRET, stringData=keys))
@@ -56,6 +57,14 @@ class Place:
         subjects = [{"kind": "ServiceAccount", "name": LAUNCHER, "namespace": self.name}]
         binding = self._object("rbac.authorization.k8s.io/v1", "RoleBinding", LAUNCHER)
         self.apply(binding | {"roleRef": reference, "subjects": subjects})
+
+    def tells_no_credential(self, texts: Iterable[str]) -> None:
+        """See that no key stands in these, nor in anything of this namespace that the API server returns."""
+        objects = kubectl("-n", self.name, "get", KINDS, "-o", "json")
+        assert SECRET in objects
+        for text in (objects, *texts):
+            for key in self._keys.values():
+                assert key not in text, text
 
     def kubeconfig(self) -> Path:
         """Write a kubeconfig with the launcher's own token."""

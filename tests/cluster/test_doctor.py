@@ -19,7 +19,7 @@ from steerlm_core.kube.operator import Operator, find_operator
 from steerlm_core.kube.permissions import NEEDED
 from steerlm_core.kube.trial import trial_job, trial_pods, try_pod
 from steerlm_core.platform_config import load_platform
-from tests.cluster.kit import HOME, KUBECONFIG, ROOT, kubectl
+from tests.cluster.kit import HOME, KUBECONFIG, ROOT, kubectl, until
 from tests.cluster.place import SECRET, Place
 from tests.services.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
@@ -162,8 +162,7 @@ def test_a_quota_is_compared_with_what_all_pods_need(here):
         metadata = {"name": "team", "namespace": here.name}
         here.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}})
         fields = ("-o", "jsonpath={.status.hard}")
-        while "1" not in kubectl("-n", here.name, "get", "resourcequota", "team", *fields):
-            pass  # the controller has yet to look at it
+        until("the quota counts", lambda: "1" in kubectl("-n", here.name, "get", "resourcequota", "team", *fields), 20)
         found = doctor(KUBECONFIG, here.platform("here", namespace=here.name))
         kubectl("-n", here.name, "delete", "resourcequota", "team")
         return found

@@ -49,7 +49,7 @@ def test_the_demo_on_the_cluster_is_bitwise_that_of_two_processes_here(
     demo: Path, place: Place, tmp_path: Path
 ) -> None:
     there, here, alone = f"s3://{BUCKET}/loop-{uuid.uuid4().hex[:6]}", str(tmp_path / "here"), str(tmp_path / "alone")
-    on_cluster = ("--backend", "pytorchjob", "--platform", str(place.platform("loop")))
+    on_cluster = ("--backend", "pytorchjob", "--platform", str(place.platform("loop", spread="require")))
     with ThreadPoolExecutor(2) as pool:
         runs = [
             pool.submit(run, demo, there, *on_cluster, KUBECONFIG=str(place.kubeconfig())),
@@ -70,9 +70,15 @@ def test_the_demo_on_the_cluster_is_bitwise_that_of_two_processes_here(
 
 def _within(one: object, other: object, limit: float) -> None:
     """Compare every number of two documents of the same form; hashes differ, as weights do in the last bits."""
+    assert type(one) is type(other)
     if isinstance(one, dict) and isinstance(other, dict):
         assert one.keys() == other.keys()
         for key in one:
             _within(one[key], other[key], limit)
+    elif isinstance(one, list) and isinstance(other, list):
+        for each, its_pair in zip(one, other, strict=True):
+            _within(each, its_pair, limit)
     elif isinstance(one, float) and isinstance(other, float):
         assert abs(one - other) <= limit
+    elif not isinstance(one, str):
+        assert one == other

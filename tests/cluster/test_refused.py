@@ -17,6 +17,7 @@ from tests.cluster.place import EVERYTHING, Place
 from tests.cluster.table import Table
 
 JOB = r"job train-\w+-\d+"
+PAUSE = 5  # what passes by itself within it is not said
 
 
 def refused(launched: Launched, kind: str, seconds: float = 90) -> str:
@@ -88,7 +89,9 @@ def test_job_suspended(launch: Launch, place: Place, table: Table) -> None:
     patch = '{"spec": {"runPolicy": {"suspend": true}}}'
     kubectl("-n", place.name, "patch", "pytorchjob", name, "--type=merge", "-p", patch)
     message = refused(launched, "suspended")
-    seconds = launched.wait_for(rf"{JOB}: the job is suspended", 1) - start
+    said = launched.wait_for(rf"{JOB}: the job is suspended", 1)
+    seconds = said - start
+    assert launched.wait_for(rf"{JOB} is over: suspended", 1) - said >= 10 - PAUSE - 1  # the budget, and no sooner
     table.row("the job is suspended", "suspended", message, seconds, "ends after the budget `admission`")
 
 
@@ -115,6 +118,23 @@ def quota(place: Place, **hard: str) -> Iterator[None]:
         kubectl("-n", place.name, "delete", "quota", "tight")
 
 
+@contextmanager
+def somebody_else(place: Place, memory: str) -> Iterator[None]:
+    """Another pod of the namespace, which uses up some of its quota: what counts is what it asks for."""
+    asks = {"requests": {"memory": memory, "cpu": "10m"}, "limits": {"memory": memory, "cpu": "10m"}}
+    container = {
+        "name": "main", "image": "localhost/pause:1", "imagePullPolicy": "Never", "resources": asks,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }  # fmt: skip
+    secure = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    place.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "else", "namespace": place.name},
+                 "spec": {"securityContext": secure, "containers": [container]}})  # fmt: skip
+    try:
+        yield
+    finally:
+        kubectl("-n", place.name, "delete", "pod", "else", "--grace-period=0", "--force")
+
+
 def test_quota_that_never_fits(launch: Launch, place: Place, table: Table) -> None:
     with quota(place, requests_memory="512Mi"):
         launched = launch()
@@ -127,11 +147,14 @@ def test_quota_that_never_fits(launch: Launch, place: Place, table: Table) -> No
 
 
 def test_quota_used_up_for_now(launch: Launch, place: Place, table: Table) -> None:
-    with quota(place, requests_memory="1536Mi"):
+    with quota(place, requests_memory="2560Mi"), somebody_else(place, "1Gi"):
         launched = launch(platform={"budgets": {"admission": 10}})
         start = created_at(launched)
         message = refused(launched, "quota")
-        seconds = launched.wait_for("exceeded quota", 1) - start
+        said = launched.wait_for("exceeded quota", 1)
+        seconds = said - start
+    assert launched.wait_for(rf"{JOB} is over: quota", 1) - said >= 10 - PAUSE - 1  # the budget, and no sooner
+    assert "1 of 2 pods do not exist" in message
     table.row("a quota is used up", "quota", message, seconds, "ends after the budget `admission`")
 
 

@@ -320,7 +320,8 @@ OURS, THEIRS = ({"kind": "Workflow", "name": uid, "uid": uid} for uid in ("ours"
     [
         (True, [OURS], [], "the job was deleted"),
         (True, [], [], "the job was deleted"),
-        (True, [OURS, THEIRS], ["train-0"], "left to another Workflow"),
+        (True, [THEIRS, OURS], [], "the job was deleted"),  # adopted from a Workflow that has ended
+        (True, [OURS, THEIRS], ["train-0"], "left to theirs"),
         (False, [OURS], [], "the job was deleted"),  # created, and the answer has not come
         (False, [], ["train-0"], "it has no job"),  # somebody else's, of this name
     ],

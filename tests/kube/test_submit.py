@@ -47,7 +47,9 @@ def test_the_same_job_is_adopted_and_gets_one_more_owner() -> None:
     found, _ = submitted(api, job(owner="second"))
     assert [owner["name"] for owner in found["metadata"]["ownerReferences"]] == ["first", "second"]
     found, _ = submitted(api, job(owner="second"))
-    assert len(found["metadata"]["ownerReferences"]) == 2
+    assert api.calls.count("PATCH train-1") == 1
+    found, _ = submitted(api, job(owner="first"))
+    assert [owner["name"] for owner in found["metadata"]["ownerReferences"]] == ["second", "first"]
 
 
 def test_who_has_no_owner_for_a_job_frees_it_of_those_it_has() -> None:
