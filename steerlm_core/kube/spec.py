@@ -158,7 +158,7 @@ def _arguments(name: str, target: JobTarget, config: TrainJobConfig) -> list[str
 
 
 def _check_container(pod: Mapping[str, Any]) -> None:
-    names = [container["name"] for container in pod["spec"]["containers"]]
+    names = [container["name"] for container in pod.get("spec", {}).get("containers", [])]
     if names.count(CONTAINER) != 1:
         raise ConfigError(
             f"train_job.patch.pod: leaves the containers {names}; the operator needs one named '{CONTAINER}'."

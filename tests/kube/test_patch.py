@@ -55,6 +55,23 @@ def test_directives():
     assert replaced == {"name": "tmp", "hostPath": {"path": "/x"}}
 
 
+def test_directives_on_mappings():
+    assert "nodeSelector" not in patched(nodeSelector={"$patch": "delete"})
+    assert patched(nodeSelector={"$patch": "replace", "pool": "a"})["nodeSelector"] == {"pool": "a"}
+    assert "affinity" not in patched(affinity={"$patch": "delete"})
+    hosted = patched(volumes=[{"name": "tmp", "emptyDir": {"$patch": "delete"}, "hostPath": {"path": "/x"}}])
+    assert hosted["volumes"][0] == {"name": "tmp", "hostPath": {"path": "/x"}}
+
+
+def test_what_is_new_is_taken_without_its_directives_and_nulls():
+    new = {
+        "name": "new",
+        "env": [{"name": "A", "$patch": "delete"}],
+        "securityContext": {"$patch": "replace", "a": None},
+    }
+    assert patched(containers=[new])["containers"][1] == {"name": "new", "env": [], "securityContext": {}}
+
+
 def test_nothing_that_was_given_is_changed():
     patch = {"spec": {"containers": [{"name": "pytorch", "env": [{"name": "C"}]}], "volumes": [{"name": "new"}]}}
     before = repr((POD, patch))
@@ -68,6 +85,11 @@ def test_nothing_that_was_given_is_changed():
         ({"containers": [{"image": "x"}]}, ["patch.spec.containers", "`name`"]),
         ({"containers": {"pytorch": {}}}, ["patch.spec.containers", "a mapping", "where the manifest has a list"]),
         ({"volumes": [{"name": "tmp", "emptyDir": "1Gi"}]}, ["patch.spec.volumes[tmp].emptyDir", "a value '1Gi'"]),
+        ({"volumes": [{"name": "tmp", "$retainKeys": ["name"]}]}, ["patch.spec.volumes[tmp]: `$retainKeys: ['name']`"]),
+        ({"nodeSelector": {"$patch": "merge"}}, ["patch.spec.nodeSelector: `$patch: merge`", "`$patch: delete`"]),
+        ({"$setElementOrder/volumes": []}, ["patch.spec: `$setElementOrder/volumes: []`", "`$patch: replace`"]),
+        ({"tolerations": [{"key": "old", "$patch": "delete"}]}, ["patch.spec.tolerations[0]: `$patch: delete`"]),
+        ({"$patch": "merge"}, ["patch.spec: `$patch: merge`"]),
     ],
 )
 def test_a_patch_that_does_not_fit_is_named_with_its_place(spec, words):
@@ -75,3 +97,8 @@ def test_a_patch_that_does_not_fit_is_named_with_its_place(spec, words):
         patched(**spec)
     for word in words:
         assert word in str(error.value)
+
+
+def test_the_whole_manifest_is_not_deleted():
+    with pytest.raises(ConfigError, match="would leave nothing"):
+        merge(POD, {"$patch": "delete"}, "patch")
