@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ _KEPT_LINES = 20_000
 _KEPT_BYTES = 16 << 20
 _SILENT_SECONDS = 300.0
 _PAUSE = 1.0
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 class MasterLog:
@@ -35,6 +37,7 @@ class MasterLog:
         self.pod = pod
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._api, self._stop, self._last = api, threading.Event(), ""
+        self._aside = ""
         threading.Thread(target=self._run, name=f"log {pod}", daemon=True).start()
 
     def close(self) -> None:
@@ -62,11 +65,22 @@ class MasterLog:
         for line in self._api.lines(f"{paths.pods(self._api.namespace)}/{self.pod}/log", query, _SILENT_SECONDS):
             if self._stop.is_set():
                 return
-            at, _, words = line.decode(errors="replace").partition(" ")
-            if at > self._last:
-                self._last = at
-                self.lines.append(words)
-                _log.info("%s", words)
+            self._take(line.decode(errors="replace"))
+
+    def _take(self, line: str) -> None:
+        """Note a line that is new. One without a time is the kubelet's own, and comes again at every connection."""
+        at, _, words = line.partition(" ")
+        if _TIMESTAMP.fullmatch(at) is None:
+            if line != self._aside:
+                self._note(line)
+            self._aside = line
+        elif at > self._last:
+            self._note(words)
+            self._last = at
+
+    def _note(self, words: str) -> None:
+        self.lines.append(words)
+        _log.info("%s", words)
 
 
 def read_logs(api: KubeApi, pods: Iterable[Object], master: MasterLog | None) -> dict[str, str]:
