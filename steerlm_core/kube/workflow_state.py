@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from steerlm_core.kube import paths
 from steerlm_core.kube.api import ForbiddenError, connect, own_cluster, own_namespace
 from steerlm_core.kube.own_pod import own_pod, workflow_of
 from steerlm_core.retrain.running import WorkflowName
 
 _ENDED = ("Succeeded", "Failed", "Error")
-_WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows/{}"
 
 
 def own_workflow() -> WorkflowName:
@@ -26,7 +26,7 @@ def has_ended(workflow: WorkflowName) -> bool | None:
     if workflow.namespace and (workflow.namespace, workflow.cluster) != (namespace, own_cluster()):
         return None
     try:
-        found = connect().get(_WORKFLOWS.format(namespace, workflow.name))
+        found = connect().get(f"{paths.workflows(namespace)}/{workflow.name}")
     except ForbiddenError:
         return None
     return found is None or found.get("status", {}).get("phase") in _ENDED
