@@ -27,7 +27,7 @@ def render(
         str, typer.Argument(metavar="CONFIG_OR_RUN", help="A configuration, or a run root.", show_default=False)
     ],
     platform: PlatformFile = None,
-    root: Annotated[str, typer.Option(help="Run root of a configuration that has no run yet.")] = "s3://BUCKET/PREFIX",
+    root: Annotated[str, typer.Option(help="Run root of a configuration that has no run yet.")] = "s3://bucket/prefix",
     iteration: Annotated[int, typer.Option(min=0, help="The iteration.")] = 0,
     attempt: Annotated[int, typer.Option(min=0, help="The attempt.")] = 0,
 ) -> None:
@@ -39,7 +39,7 @@ def render(
         raise ConfigError("image.name: none, so pods take the launcher's own image; to render, name it in --platform.")
     run_id, config, where = _run(run, root)
     target = JobTarget.of(where, run_id, config, iteration)
-    manifest = build_job(target, found, found.image.name, found.train_job.namespace or "default", attempt, [])
+    manifest = build_job(target, found, found.image.name, found.train_job.namespace or _namespace(), attempt, [])
     typer.echo(yaml.safe_dump(manifest, sort_keys=False), nl=False)
 
 
@@ -50,10 +50,27 @@ def given_platform(path: Path | None) -> PlatformConfig:
 
 def _run(run: str, root: str) -> tuple[str, RunConfig, str]:
     """Return id, configuration and root of a run, or of the run that a configuration would become."""
+    from steerlm_core.store import absolute_root
+
     if Path(run).is_file():
         config = load_config(run)
-        return f"{config.name}-{_NO_RUN_YET}", config, root
+        return f"{config.name}-{_NO_RUN_YET}", config, absolute_root(root)
     from steerlm_core.run_root import create_or_open_run
 
     found = create_or_open_run(run, None)
-    return found.run_id, found.config, run
+    return found.run_id, found.config, absolute_root(run)
+
+
+def _namespace() -> str:
+    """Return where a launcher that is started here would create the job."""
+    from steerlm_core.kube.api import ClusterError, home_namespace
+
+    try:
+        return home_namespace()
+    except ClusterError:
+        typer.echo(
+            "namespace: 'default' is assumed, as train_job.namespace names none and there is no kubeconfig here; in "
+            "another one the job has another name.",
+            err=True,
+        )
+        return "default"

@@ -12,6 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -159,19 +160,37 @@ def connect(namespace: str | None = None) -> KubeApi:
         ClusterError: Neither way in is there.
     """
     settings = client.Configuration()
-    try:
-        if home := own_namespace():
+    home = home_namespace()
+    with _way_in():
+        if own_namespace():
             config.load_incluster_config(client_configuration=settings)
         else:
             config.load_kube_config(client_configuration=settings)
-            home = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
+    settings.retries = False  # ours, below, tell what may be repeated from what may not
+    settings.connection_pool_maxsize = 8
+    return KubeApi(client.ApiClient(settings), namespace or home)
+
+
+def home_namespace() -> str:
+    """Return where `connect` works if it is told no namespace; the API server is not asked.
+
+    Raises:
+        ClusterError: There is no way into a cluster.
+    """
+    if home := own_namespace():
+        return home
+    with _way_in():
+        return str(config.list_kube_config_contexts()[1]["context"].get("namespace") or "default")
+
+
+@contextmanager
+def _way_in() -> Iterator[None]:
+    try:
+        yield
     except config.ConfigException as error:
         raise ClusterError(
             f"no way into a cluster: {error}. Set KUBECONFIG, or run in a pod with a service account."
         ) from error
-    settings.retries = False  # ours, below, tell what may be repeated from what may not
-    settings.connection_pool_maxsize = 8
-    return KubeApi(client.ApiClient(settings), namespace or home)
 
 
 def own_namespace() -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from steerlm_core.config import load_config
 from steerlm_core.kube.spec import JobTarget, build_job
 from steerlm_core.platform_config import load_platform
 from steerlm_core.run_root import create_or_open_run
+from tests.services.kube_api import kube_api
 
 
 @pytest.fixture
@@ -33,9 +35,9 @@ def steerlm(monkeypatch, *words):
 
 def test_it_prints_the_job_of_a_configuration(files, monkeypatch, capsys):
     config, platform = files
-    words = ("render", config, "--platform", platform, "--root", "s3://b/r", "--iteration", 2, "--attempt", 1)
+    words = ("render", config, "--platform", platform, "--root", "s3://bucket/r", "--iteration", 2, "--attempt", 1)
     assert steerlm(monkeypatch, *words) == 0
-    target = JobTarget.of("s3://b/r", "demo-00000000", load_config(config), 2)
+    target = JobTarget.of("s3://bucket/r", "demo-00000000", load_config(config), 2)
     assert target.version == __version__
     assert target.how["token_budget"] == 4096
     printed = capsys.readouterr().out
@@ -58,3 +60,31 @@ def test_a_run_root_gives_its_own_id(files, monkeypatch, capsys, tmp_path):
 def test_without_an_image_it_says_which_setting_is_missing(files, monkeypatch, capsys):
     assert steerlm(monkeypatch, "render", files[0]) == 2
     assert "image.name" in capsys.readouterr().err
+
+
+def rendered(files, monkeypatch, capsys, *words):
+    """The job of a platform file that names no namespace, and what was said beside it."""
+    config, platform = files
+    platform.write_text("image: {name: image:1}")
+    assert steerlm(monkeypatch, "render", config, "--platform", platform, *words) == 0
+    printed = capsys.readouterr()
+    return yaml.safe_load(printed.out), printed.err
+
+
+def test_the_namespace_is_that_of_a_launcher_started_here(files, monkeypatch, capsys, tmp_path):
+    with kube_api(BaseHTTPRequestHandler, "team-b", tmp_path, monkeypatch):  # which answers nothing
+        job, said = rendered(files, monkeypatch, capsys)
+    assert (job["metadata"]["namespace"], said) == ("team-b", "")
+
+
+def test_a_namespace_that_is_assumed_is_said(files, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    job, said = rendered(files, monkeypatch, capsys)
+    assert job["metadata"]["namespace"] == "default"
+    assert "'default' is assumed" in said
+
+
+def test_the_root_has_the_form_that_a_run_gives_it(files, monkeypatch, capsys, tmp_path):
+    with kube_api(BaseHTTPRequestHandler, "team", tmp_path, monkeypatch):
+        jobs = [rendered(files, monkeypatch, capsys, "--root", root)[0] for root in ("s3://bucket/r", "s3://bucket/r/")]
+    assert jobs[0] == jobs[1]
