@@ -13,7 +13,7 @@ from steerlm_core.kube.check import Check, State, seen
 from steerlm_core.kube.operator import NAMESPACE, Operator, find_operator
 from steerlm_core.kube.own_pod import image_of, own_pod
 from steerlm_core.kube.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
-from steerlm_core.kube.quota import needs, room
+from steerlm_core.kube.quota import room
 from steerlm_core.kube.trial import every_pod, trial_job, trial_pods, try_job, try_pod
 from steerlm_core.platform_config import SECRET_KEYS, PlatformConfig
 
@@ -171,7 +171,7 @@ def _trials(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
             "dry run of the pods", State.UNKNOWN, "this account may not create pods; run doctor as one that may"
         )
     quotas = partial(api.request, "GET", f"/api/v1/namespaces/{api.namespace}/resourcequotas")
-    yield seen("room in the quota", lambda: room(quotas()["items"], needs(every_pod(job)), api.namespace))
+    yield seen("room in the quota", lambda: room(quotas()["items"], [*every_pod(job)], api.namespace))
 
 
 def _operator(api: KubeApi) -> tuple[Operator, Check]:
