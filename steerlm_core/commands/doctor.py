@@ -49,31 +49,34 @@ def doctor(
     """Check Python, libraries, memory and disk, or a cluster, and say what to do."""
     from steerlm_core.commands.tables import print_table
 
+    well = True
     if kubernetes:
-        _cluster(given_platform(platform), root, namespace)
+        well &= _cluster(given_platform(platform), root, namespace)
     if kubeflow:
-        _kubeflow(address(host, namespace, token_file, ca), platform, image, root)
+        well &= _kubeflow(address(host, namespace, token_file, ca), platform, image, root)
     if not (kubernetes or kubeflow):
         print_table(("what", "found", "what to do"), [*_python(), *_torch(), *_libraries(), *_room()])
+    if not well:
+        raise typer.Exit(_NOT_READY)
 
 
-def _cluster(platform: PlatformConfig, root: str | None, namespace: str | None) -> None:
-    """Look at the cluster that training jobs would run on."""
+def _cluster(platform: PlatformConfig, root: str | None, namespace: str | None) -> bool:
+    """Look at the cluster that training jobs would run on; return whether it is ready."""
     from steerlm_core.kube.doctor import examine
 
-    _show(list(examine(platform, root, namespace)))
+    return _show(list(examine(platform, root, namespace)))
 
 
-def _kubeflow(where: Address, platform: Path | None, image: str | None, root: str | None) -> None:
-    """Look at Kubeflow Pipelines."""
+def _kubeflow(where: Address, platform: Path | None, image: str | None, root: str | None) -> bool:
+    """Look at Kubeflow Pipelines; return whether it is ready."""
     from steerlm_core.kubeflow.doctor import examine
 
     with pipeline(platform, image) as package:
-        _show(list(examine(where, package, root)))
+        return _show(list(examine(where, package, given_platform(platform), root)))
 
 
-def _show(checks: Sequence[Check]) -> None:
-    """Print what was found as a table, the commands below it, whole; exit with 1 where a check has failed."""
+def _show(checks: Sequence[Check]) -> bool:
+    """Print what was found as a table, the commands below it, whole; return whether no check has failed."""
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.kube.check import State
 
@@ -81,8 +84,7 @@ def _show(checks: Sequence[Check]) -> None:
     for repair in dict.fromkeys(check.repair for check in checks if check.repair):
         print_text(", ".join(check.what for check in checks if check.repair == repair), style="bold")
         print_text(f"  {repair}")
-    if any(check.state is State.FAILED for check in checks):
-        raise typer.Exit(_NOT_READY)
+    return all(check.state is not State.FAILED for check in checks)
 
 
 def _python() -> Iterator[Row]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
+from urllib.parse import urlsplit
 
 from steerlm_core.errors import SteerLMError
 from steerlm_core.kube import paths
 from steerlm_core.kube.api import ClusterError, ForbiddenError, KubeApi, connect
 from steerlm_core.kube.check import Check, State, seen
+from steerlm_core.kube.kueue import queue
 from steerlm_core.kube.operator import NAMESPACE, Operator, find_operator
 from steerlm_core.kube.own_pod import image_of, own_pod
 from steerlm_core.kube.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
 from steerlm_core.kube.quota import room
 from steerlm_core.kube.trial import every_pod, trial_job, trial_pods, try_job, try_pod
-from steerlm_core.platform_config import SECRET_KEYS, PlatformConfig
+from steerlm_core.platform_config import SECRET_KEYS, ObjectStoreConfig, PlatformConfig
 
 _INSTALL = (
     "kubectl apply --server-side -k "
     "'github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4'"
 )
 _ARGO = "/apis/argoproj.io/v1alpha1"
-_KUEUE = "/apis/kueue.x-k8s.io/v1beta2"  # as in manifests/components/kueue
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _KEYS = tuple(key for key, optional in SECRET_KEYS.items() if not optional)
+_AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
+_AS_PODS = (
+    "Correct object_store of the platform file, or try what it says: AWS_ENDPOINT_URL_S3, AWS_CA_BUNDLE (an address "
+    "within the cluster: from there)."
+)
 _ANY_IMAGE = "image"  # where admission of the pods is tried and no image is known
 
 
@@ -52,7 +59,7 @@ def examine(platform: PlatformConfig, root: str | None, home: str | None = None)
     yield from _objects(api, platform)
     if crd.state is State.OK:
         yield from _trials(api, platform)
-    yield store(root)
+    yield store(root, platform.object_store)
 
 
 def _user(api: KubeApi) -> str:
@@ -127,8 +134,6 @@ def _objects(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
     for name in platform.image.pull_secrets:
         create = f"{at} secret docker-registry {name} --docker-server=… --docker-username=… --docker-password=…"
         yield _exists(api, "secrets", name, (), create)
-    if job.queue:
-        yield seen("Kueue", lambda: _queue(api, str(job.queue)))
 
 
 def _exists(api: KubeApi, resource: str, name: str, keys: tuple[str, ...], create: str) -> Check:
@@ -147,22 +152,16 @@ def _exists(api: KubeApi, resource: str, name: str, keys: tuple[str, ...], creat
     return seen(what, look)
 
 
-def _queue(api: KubeApi, name: str) -> Check:
-    if api.get(_KUEUE) is None:
-        found = f"the cluster does not serve {_KUEUE.removeprefix('/apis/')}: the job would wait for ever"
-        return Check("Kueue", State.FAILED, found, "Install a Kueue that serves it, or leave train_job.queue out.")
-    if api.get(f"{_KUEUE}/namespaces/{api.namespace}/localqueues/{name}") is None:
-        found = f"there is no LocalQueue {name}: the job would wait for ever"
-        return Check("Kueue", State.FAILED, found, f"kubectl -n {api.namespace} get localqueues   # train_job.queue")
-    return Check("Kueue", State.OK, f"LocalQueue {name} is there")
-
-
 def _trials(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
     job = trial_job(platform, platform.image.name or _ANY_IMAGE, api.namespace)
     operator, check = _operator(api)
     yield check
+    made = None
     if api.may("create", "pytorchjobs", paths.JOB_GROUP):
-        yield try_job(api, job)
+        check, made = try_job(api, job)
+        yield check
+    if name := platform.train_job.queue:
+        yield seen("Kueue", lambda: queue(api, name, made))
     if api.may("create", "pods"):
         for kind, pod in trial_pods(job, operator):
             yield try_pod(api, kind, pod, operator)
@@ -189,8 +188,13 @@ def _operator(api: KubeApi) -> tuple[Operator, Check]:
     return found, Check(what, State.OK, found.image)
 
 
-def store(root: str | None) -> Check:
-    """Return whether runs can be kept at a root, tried from here; without one it is not tried."""
+def store(root: str | None, pods: ObjectStoreConfig) -> Check:
+    """Return whether runs can be kept at a root, tried from here; without one it is not tried.
+
+    Args:
+        root: The run root.
+        pods: How pods reach the store: where that is another way, nothing is known of it.
+    """
     what = "object store"
     if root is None:
         return Check(what, State.UNKNOWN, "not tried", "Give a place for a run: --root s3://BUCKET/PREFIX")
@@ -198,9 +202,26 @@ def store(root: str | None) -> Check:
         return Check(what, State.FAILED, f"'{root}' is not to be reached from a pod", "Give --root s3://BUCKET/PREFIX")
     from steerlm_core.store import open_store
     from steerlm_core.store.probe import probe
+    from steerlm_core.store.s3 import endpoint
 
+    here = endpoint()
     try:
         probe(open_store(root))
     except SteerLMError as error:
         return Check(what, State.FAILED, str(error), "Correct the address, the credentials or the bucket's policy.")
-    return Check(what, State.OK, f"{root} can be written to from here, and honours conditional puts")
+    found = f"{root} can be written to from here, at {here}, and honours conditional puts"
+    if other := _other_way(here, pods):
+        return Check(what, State.UNKNOWN, f"{found}; but {other}", _AS_PODS)
+    return Check(what, State.OK, found)
+
+
+def _other_way(here: str, pods: ObjectStoreConfig) -> str:
+    """Say what pods do otherwise than this process, which asks the address `here`; empty if nothing."""
+    aws = str(urlsplit(here).hostname).endswith(_AWS_HOSTS)
+    if not (aws if pods.endpoint is None else here.rstrip("/") == pods.endpoint.rstrip("/")):
+        return f"pods ask {pods.endpoint or 'AWS'} (object_store.endpoint), which was not tried"
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if here.startswith("https:") and (bundle or pods.ca_config_map):
+        theirs = f"configmap {pods.ca_config_map}" if pods.ca_config_map else "what their image trusts"
+        return f"pods check its certificate against {theirs}, and this process against {bundle or 'what it trusts'}"
+    return ""

@@ -14,6 +14,7 @@ from steerlm_core import __version__
 from steerlm_core.kube import paths
 from steerlm_core.kube.api import ClusterError, ForbiddenError, KubeApi, Object
 from steerlm_core.kube.check import Check, State
+from steerlm_core.kube.classify import never_fits
 from steerlm_core.kube.operator import NAMESPACE, Operator
 from steerlm_core.kube.spec import JobTarget, build_job
 from steerlm_core.platform_config import PlatformConfig
@@ -21,6 +22,7 @@ from steerlm_core.platform_config import PlatformConfig
 _DRY = {"dryRun": "All"}
 _WEBHOOK_SECONDS = 10.0  # it refuses connections while the operator starts
 _INIT = "init-pytorch"
+_CORRECT = "Correct train_job of the platform file."
 
 
 def trial_job(platform: PlatformConfig, image: str, namespace: str) -> Object:
@@ -49,17 +51,17 @@ def every_pod(job: Mapping[str, Any]) -> Iterator[Object]:
         yield from [replica["template"]] * replica["replicas"]
 
 
-def try_job(api: KubeApi, job: Object) -> Check:
-    """Have the API server and the operator's webhook look at the job."""
+def try_job(api: KubeApi, job: Object) -> tuple[Check, Object | None]:
+    """Have the API server and its webhooks look at the job; return what they made of it too, None if they refused."""
     what, end = "dry run of the job", time.monotonic() + _WEBHOOK_SECONDS
     while True:
         try:
-            api.request("POST", paths.jobs(api.namespace), job, _DRY)
-            return Check(what, State.OK, "accepted by the API server and the operator's webhook")
+            made = api.request("POST", paths.jobs(api.namespace), job, _DRY)
+            return Check(what, State.OK, "accepted by the API server and the operator's webhook"), made
         except ClusterError as error:
             if not error.transient or time.monotonic() > end:
                 repair = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator" * error.transient
-                return Check(what, State.FAILED, str(error), repair or "Correct train_job of the platform file.")
+                return Check(what, State.FAILED, str(error), repair or _CORRECT), None
         time.sleep(1)
 
 
@@ -73,9 +75,14 @@ def try_pod(api: KubeApi, kind: str, pod: Object, operator: Operator) -> Check:
     except ForbiddenError as error:
         if _INIT in str(error) and not operator.known:
             return Check(what, State.UNKNOWN, f"the operator's init container cannot be seen; the stock one: {error}")
-        return Check(what, State.FAILED, str(error), _repair(str(error), api.namespace, pod))
+        # Others may leave room for a pod that fits by itself; whether all of them do, `room` tells.
+        used_up = "exceeded quota" in str(error) and not never_fits(str(error), 1)
+        state = State.WARNING if used_up else State.FAILED
+        return Check(what, state, str(error), _repair(str(error), api.namespace, pod))
     except ClusterError as error:
-        return Check(what, State.FAILED, str(error), "Correct train_job of the platform file.")
+        if error.transient:
+            return Check(what, State.UNKNOWN, f"could not be tried: {error}")
+        return Check(what, State.FAILED, str(error), _CORRECT)
 
 
 def _repair(words: str, namespace: str, pod: Object) -> str:
@@ -92,4 +99,4 @@ def _repair(words: str, namespace: str, pod: Object) -> str:
         )
     if "serviceaccount" in words:
         return f"kubectl -n {namespace} create serviceaccount {pod['spec']['serviceAccountName']}"
-    return "Correct train_job of the platform file."
+    return _CORRECT

@@ -11,14 +11,16 @@ from steerlm_core.kube.doctor import store
 from steerlm_core.kubeflow.client import Address, Kubeflow, connect
 from steerlm_core.kubeflow.package import Package
 from steerlm_core.kubeflow.submit import find_pipeline, latest_version
+from steerlm_core.platform_config import PlatformConfig
 
 
-def examine(address: Address, package: Package, root: str | None) -> Iterator[Check]:
+def examine(address: Address, package: Package, platform: PlatformConfig, root: str | None) -> Iterator[Check]:
     """Yield a check for everything that a run in Kubeflow will need.
 
     Args:
         address: Which Kubeflow.
         package: The pipeline that should be uploaded.
+        platform: The platform file, or its defaults.
         root: A run root to try; none: the object store is not tried.
     """
     yield Check("kfp", State.OK, version("kfp"))
@@ -32,7 +34,7 @@ def examine(address: Address, package: Package, root: str | None) -> Iterator[Ch
     except KubeflowError as error:
         # The message names what does not work, and its way out.
         yield Check("Kubeflow Pipelines", State.FAILED, "cannot be used", str(error))
-    yield store(root)
+    yield store(root, platform.object_store)
 
 
 def _pipeline(kubeflow: Kubeflow, package: Package) -> Check:

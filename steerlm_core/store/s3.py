@@ -212,6 +212,11 @@ class _BrokenOffError(BotoCoreError):
     fmt = "the answer broke off: {cause}"
 
 
+def endpoint() -> str:
+    """Return the address that this process asks, as the AWS chain gives it."""
+    return str(_client().meta.endpoint_url)
+
+
 def _client(attempts: int | None = None) -> Any:
     # The standard mode has a quota of about a hundred retries, which no "404" and no "412" gives back: here many a
     # request is answered so, and after some bad hours the next failure would be the end of the run.

@@ -282,6 +282,13 @@ def test_doctor_finds_it_well(steerlm, api, bucket):
     assert "steerlm kubeflow upload" not in ended.out
 
 
+def test_doctor_says_that_pods_of_another_endpoint_were_not_tried(steerlm, api, bucket, tmp_path):
+    (tmp_path / "platform.yaml").write_text("object_store: {endpoint: 'http://storr:9000'}")
+    ended = steerlm("doctor", "--kubeflow", "--root", bucket, "--platform", tmp_path / "platform.yaml")
+    assert ended.code == 0, ended.err
+    assert "pods ask http://storr:9000" in " ".join(ended.out.split())
+
+
 @pytest.mark.parametrize(
     ("words", "platform", "looked_at"),
     [
@@ -306,6 +313,14 @@ def test_doctor_looks_at_the_cluster_in_the_namespace_of_the_training_jobs(
         monkeypatch.setenv("KFP_NAMESPACE", words[1])
         steerlm("doctor", "--kubernetes", "--platform", tmp_path / "platform.yaml")
     assert set(asked) == {looked_at}
+
+
+def test_doctor_looks_at_kubeflow_too_where_the_cluster_has_failed(steerlm, api, monkeypatch, tmp_path):
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    ended = steerlm("doctor", "--kubernetes", "--kubeflow")
+    assert ended.code == 1
+    assert "API server" in ended.out
+    assert "Kubeflow Pipelines" in ended.out
 
 
 def test_doctor_names_what_repairs_it(steerlm, api, tmp_path):
