@@ -1,4 +1,4 @@
-"""`steerlm` in this process: its exit code, and what it prints."""
+"""`steerlm` in this process: its exit code, and what it prints; and the words that start it in one of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+
+STEERLM = [sys.executable, "-m", "steerlm_core.cli"]
 
 
 class Ended(NamedTuple):

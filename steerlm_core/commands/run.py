@@ -17,6 +17,8 @@ import typer
 
 from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config, parse_config
+from steerlm_core.errors import ConfigError
+from steerlm_core.platform_config import FILE as PLATFORM_FILE
 
 if TYPE_CHECKING:
     from steerlm_core.observe.display import Display
@@ -77,10 +79,13 @@ def run(
     """Run the loop until it stops by itself, and say why it did."""
     from steerlm_core.commands.checks import check_data
 
+    options = Options(max_iterations, backend, platform, display)
+    if runner is Runner.KFP_LOCAL:
+        _refuse_unheard(options)
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
     check_data(given)
     where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    work(where, given, runner, Options(max_iterations, backend, platform, display))
+    work(where, given, runner, options)
 
 
 def resume(
@@ -119,6 +124,23 @@ class Options:
     backend: Backend | None
     platform: Path | None
     display: DisplayMode
+
+
+def _refuse_unheard(options: Options) -> None:
+    """Refuse what the pipeline's steps, in processes of their own, would not hear of; $STEERLM_PLATFORM they do.
+
+    Raises:
+        ConfigError: Such an option was given.
+    """
+    platform = None if str(options.platform) == os.environ.get(PLATFORM_FILE) else options.platform
+    display = None if options.display is DisplayMode.AUTO else options.display
+    for option, value, instead in (
+        ("--backend", options.backend, "set runtime.backend in the configuration"),
+        ("--platform", platform, f"name the file in {PLATFORM_FILE}"),
+        ("--display", display, "leave it out"),
+    ):
+        if value is not None:
+            raise ConfigError(f"{option} {value}: --runner kfp-local does not pass it on to its steps; {instead}.")
 
 
 def _override(config: RunConfig, where: str, **values: int | None) -> RunConfig:
