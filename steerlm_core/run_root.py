@@ -43,9 +43,7 @@ def create_or_open_run(root: str, config: RunConfig | None, origin: Mapping[str,
         StoreError: The root cannot be reached, or lies where conditional puts are not honoured.
     """
     store = open_store(root)
-    if not store.exists(RUN):
-        if config is None:
-            raise RunStateError(f"{root}: holds no run (no {RUN}). `steerlm run CONFIG --root {root}` starts one.")
+    if config is not None and not store.exists(RUN):
         from steerlm_core.steps.prepare import preflight
 
         with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
@@ -70,7 +68,12 @@ def open_run(store: RunStore) -> RunInfo:
     Raises:
         RunStateError: It is missing, damaged, or of another schema version.
     """
-    described = store.document(RUN)
+    found = store.document_versioned(RUN)
+    if found is None:
+        raise RunStateError(
+            f"{store.root}: holds no run (no {RUN}). `steerlm run CONFIG --root {store.root}` starts one."
+        )
+    described, _ = found
     if described["schema_version"] != SCHEMA_VERSION:
         raise RunStateError(
             f"{store.root}: written by release {described['versions']['steerlm']} with schema version "

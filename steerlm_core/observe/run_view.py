@@ -13,13 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import RunStateError
 from steerlm_core.manifest import Manifest
 from steerlm_core.observe.event_store import read_events
-from steerlm_core.schemas import SCHEMA_VERSION
+from steerlm_core.run_root import open_run
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import read_contents
+from steerlm_core.store.contents import RUN, read_contents
 from steerlm_core.store.gc import at_work
 
 # What each step of an iteration leaves behind, in their order.
@@ -59,17 +58,13 @@ class RunView:
             RunStateError: There is no run at the root, or one of another schema version.
         """
         self.root, self.store = root, open_store(root)
-        if not self.store.exists("run.json"):
-            raise RunStateError(f"{root}: holds no run (no run.json). `steerlm run CONFIG --root {root}` starts one.")
-        self.described: dict[str, Any] = self.json("run.json")
-        found = self.described.get("schema_version")
-        if found != SCHEMA_VERSION:
-            raise RunStateError(
-                f"{root}: written with schema version {found}, this release reads {SCHEMA_VERSION}; use the release "
-                "that wrote it."
-            )
-        self.run_id = str(self.described["run_id"])
-        self.config: RunConfig = parse_config(self.described["config"], f"{root}/run.json")
+        run = open_run(self.store)
+        self.run_id, self.config = run.run_id, run.config
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """All that stands in `run.json`."""
+        return self.store.document(RUN)
 
     @property
     def prepared(self) -> bool:
@@ -92,7 +87,7 @@ class RunView:
     @property
     def decision(self) -> dict[str, Any] | None:
         """Why the loop has stopped; None while it has not."""
-        return self.json("decision.json") if self.store.exists("decision.json") else None
+        return self.store.document("decision.json") if self.store.exists("decision.json") else None
 
     @property
     def how_to_go_on(self) -> str:
@@ -113,7 +108,7 @@ class RunView:
     def confirmation(self) -> dict[str, Any] | None:
         """Confirmation of the best policy; None before it."""
         key = f"confirmation/{iteration_name(self.best)}/confirmation.json"
-        return self.json(key) if self.store.exists(key) else None
+        return self.store.document(key) if self.store.exists(key) else None
 
     @cached_property
     def events(self) -> list[dict[str, Any]]:
@@ -173,24 +168,16 @@ class RunView:
             RunStateError: It is missing or damaged.
         """
         try:
-            return Manifest.model_validate(self.json(f"{prefix}/manifest.json"))
+            return Manifest.model_validate(self.store.document(f"{prefix}/manifest.json"))
         except ValidationError as error:
             raise RunStateError(f"{self.root}/{prefix}/manifest.json: not a manifest of this version.") from error
-
-    def json(self, key: str) -> dict[str, Any]:
-        """Read a sealed document.
-
-        Raises:
-            RunStateError: It is missing or damaged.
-        """
-        return self.store.document(key)
 
     def _iteration(self, number: int) -> IterationView:
         prefix = f"iterations/{number:03d}"
         done = [step for step, key in STEP_OUTPUTS.items() if self.store.exists(f"{prefix}/{key}")]
 
         def read(step: str) -> dict[str, Any] | None:
-            return self.json(f"{prefix}/{STEP_OUTPUTS[step]}") if step in done else None
+            return self.store.document(f"{prefix}/{STEP_OUTPUTS[step]}") if step in done else None
 
         return IterationView(number, done, read("evaluate"), read("decide"))
 
