@@ -18,7 +18,6 @@ from steerlm_core.errors import KubeflowError, did_you_mean
 from steerlm_core.kubeflow.client import Kubeflow, quiet
 from steerlm_core.kubeflow.package import Package
 
-EXPERIMENT = "steerlm"
 AT_WORK = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
 _CONFLICT = 409
 PAGE = 100
@@ -59,7 +58,7 @@ def submit(
     package: Package,
     arguments: Mapping[str, Any],
     name: str,
-    experiment: str = EXPERIMENT,
+    experiment: str,
     service_account: str | None = None,
 ) -> Submitted:
     """Start a run.

@@ -19,11 +19,6 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
 
-    @property
-    def truncates(self) -> bool:
-        """Whether tokens are left out."""
-        return self.top_k > 0 or self.top_p < 1.0
-
 
 def filtered_log_probs(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Return the log-probs of the distribution sampled from, renormalised over the kept tokens.

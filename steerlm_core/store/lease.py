@@ -156,13 +156,6 @@ def hold(store: Versioned, name: str, seconds: float, waiting: Callable[[str], N
         lease.release()
 
 
-def claim_of(store: Versioned, name: str) -> Claim | None:
-    """Return who holds a lease at present, as far as can be told without waiting."""
-    found = store.read_versioned(f"leases/{name}.json")
-    claim = Claim.from_bytes(found[0]) if found else None
-    return None if claim is None or claim.is_dead else claim
-
-
 def this_process() -> dict[str, str]:
     """Return what `has_died` tells this process by."""
     return {"place": _place(), "process": _process(os.getpid())}
