@@ -15,7 +15,7 @@ def open_store(root: str, attempts: int | None = None) -> RunStore:
 
     Args:
         root: A directory, `file:///DIRECTORY`, or `s3://BUCKET/PREFIX`.
-        attempts: At a request, before it is an error: few for who asks again soon; None: for about two minutes.
+        attempts: At a request, before it is an error: few for who asks again soon; None: for five minutes at most.
 
     Raises:
         ConfigError: It is none of these.
