@@ -14,6 +14,7 @@ from steerlm_core.observe.events import Event, EventLog
 from steerlm_core.observe.log_display import LogDisplay
 from steerlm_core.observe.step_state import StepState
 from steerlm_core.observe.text import duration, interval, iteration_line, printable, rate
+from tests.waiting import until
 
 EVALUATION = {
     "distance_before": {"mean": 0.331, "low": 0.29, "high": 0.37},
@@ -218,8 +219,7 @@ def test_structured_lines_carry_the_librarys_records_with_the_step_at_work():
     display = LogDisplay(stream)
     display.period = 0.01
     with display, EventLog("run-1", None, [display]).step("train", 1):
-        while "event=started" not in stream.getvalue():
-            time.sleep(0.01)
+        until("the step has started", lambda: "event=started" in stream.getvalue(), 10, 0.01)
         logging.getLogger("steerlm.training").info("continuing from step %d", 7)
     assert (
         'iteration=1 step=train event=log logger=steerlm.training message="continuing from step 7"' in stream.getvalue()

@@ -10,7 +10,6 @@ import re
 import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,10 @@ from steerlm_core.observe.events import EventLog
 from steerlm_core.observe.report.html import write_html
 from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
+from tests.in_process import STEERLM
 from tests.tiny import tiny_settings
+from tests.waiting import until
 
-STEERLM = [sys.executable, "-c", "import sys; from steerlm_core.cli import main; sys.exit(main())"]
 HERE = Path(__file__).parent.parent
 
 
@@ -45,9 +45,12 @@ def config(tmp_path) -> Path:
 def test_a_run_in_a_bucket_is_watched_from_elsewhere_until_it_ends(bucket, config):
     run = _start("run", config, "--root", bucket)
     store = open_store(bucket)
-    while not store.exists("run.json"):
+
+    def begun() -> bool:
         assert run.poll() is None, run.communicate()
-        time.sleep(0.1)
+        return store.exists("run.json")
+
+    until("run.json", begun, 100)
     watching = _start("status", bucket, "--watch", "--display", "plain")
     shown, said = watching.communicate(timeout=200)
     assert watching.returncode == 0, said

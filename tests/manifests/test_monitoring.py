@@ -2,8 +2,8 @@
 
 import json
 import re
-import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +13,7 @@ from steerlm_core.kube.spec import JobTarget, build_job
 from steerlm_core.observe.metrics import Metrics
 from steerlm_core.platform_config import PlatformConfig
 from tests.manifests.sources import one
+from tests.services.prometheus import tool
 from tools.monitoring import FOLDER, PANELS, contents
 
 _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "info": ("_info",), "gauge": ("",)}
@@ -28,6 +29,11 @@ TEMPLATE = build_job(TARGET, PlatformConfig(), "image:1", "ns", 0, [])["spec"]["
 def named(query: str) -> set[str]:
     """Return the names of our metrics in a query."""
     return set(re.findall(r"\bsteerlm_[a-z0-9_]+", query))
+
+
+def promtool(folder: Path, *words: str) -> None:
+    done = subprocess.run([tool("promtool"), *words], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", contents())
@@ -46,6 +52,17 @@ def test_every_alert_asks_for_exported_metrics():
     for rule in rules:
         assert named(rule["expr"])
         assert named(rule["expr"]) <= EXPORTED, rule["alert"]
+
+
+def test_every_alert_is_tested():
+    tested = (FOLDER / "alerts_test.yaml").read_text()
+    for rule in one("PrometheusRule", "steerlm")["spec"]["groups"][0]["rules"]:
+        assert f"alertname: {rule['alert']}\n" in tested
+
+
+@pytest.mark.parametrize("words", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")])
+def test_promtool_accepts_the_alerts_and_their_tests(words):
+    promtool(FOLDER, *words)
 
 
 def test_every_panel_asks_for_exported_metrics():
@@ -68,17 +85,11 @@ def test_the_monitor_finds_the_port_of_the_training_pods():
     assert {"name": "STEERLM_METRICS_PORT", "value": str(METRICS_PORT)} in container["env"]
 
 
-def test_promtool_accepts_the_rules_and_every_query(tmp_path):
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+def test_promtool_accepts_every_query(tmp_path):
     queries = {"groups": [{"name": "panels", "rules": []}]}
     for number, panel in enumerate(json.loads((FOLDER / "dashboard.json").read_text())["panels"]):
         for target in panel["targets"]:
             expression = target["expr"].replace("$run", ".*")
             queries["groups"][0]["rules"].append({"record": f"panel:{number}:{target['refId']}", "expr": expression})
-    (tmp_path / "rule.json").write_text(json.dumps(one("PrometheusRule", "steerlm")["spec"]))
     (tmp_path / "panels.json").write_text(json.dumps(queries))
-    for name in ("rule.json", "panels.json"):
-        done = subprocess.run([promtool, "check", "rules", str(tmp_path / name)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    promtool(tmp_path, "check", "rules", "panels.json")

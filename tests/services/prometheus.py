@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from urllib.request import urlopen
 
 import yaml
 
-from tests.services.s3 import _end_with_parent, _free_ports
+from tests.services.processes import end_with_parent, free_ports
+from tests.waiting import until
 
 _START_SECONDS = 60.0
 
@@ -45,7 +45,7 @@ class Monitoring:
 @contextmanager
 def monitoring(folder: Path) -> Iterator[Monitoring]:
     """Start both; stop them at the end."""
-    scraped, prometheus, gateway = _free_ports("127.0.0.1", 3)
+    scraped, prometheus, gateway = free_ports("127.0.0.1", 3)
     jobs = [
         {"job_name": "steerlm", "static_configs": [{"targets": [f"127.0.0.1:{scraped}"]}]},
         {
@@ -64,10 +64,11 @@ def monitoring(folder: Path) -> Iterator[Monitoring]:
          f"--persistence.file={folder / 'pushed'}"],  # Debian's keeps one for the whole machine
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
-        started = [subprocess.Popen(each, stdout=log, stderr=log, preexec_fn=_end_with_parent) for each in commands]
+        started = [subprocess.Popen(each, stdout=log, stderr=log, preexec_fn=end_with_parent) for each in commands]
     try:
         for port in (prometheus, gateway):
-            wait_until(lambda port=port: _answers(f"http://127.0.0.1:{port}/-/ready"), "ready", _START_SECONDS)
+            ready = f"http://127.0.0.1:{port}/-/ready"
+            until(ready, lambda ready=ready: _answers(ready), _START_SECONDS)
         yield Monitoring(f"http://127.0.0.1:{prometheus}", f"http://127.0.0.1:{gateway}", scraped)
     finally:
         for process in started:
@@ -85,15 +86,6 @@ def tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise FileNotFoundError(f"{name} is not installed; `.ci/packages` installs it on Debian.")
-    return found
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Return the first truth that a condition gives."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not {what} after {seconds:g} s"
-        time.sleep(0.1)
     return found
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,10 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.services.processes import end_with_parent, free_ports
+
 BUCKET = "test"
 ACCESS_KEY, SECRET_KEY = "steerlm-tests", "only-for-tests-of-this-machine"
 _START_SECONDS = 60
 _PORTS = ("master.port", "filer.port", "volume.port", "s3.port", "admin.port")
+
+_free_ports = free_ports  # as tests/distributed calls it
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def s3_server(folder: Path, address: str = "127.0.0.1", memory: str = "300MiB") 
     identity = {"name": "tests", "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
                 "actions": ["Read", "Write", "List", "Tagging"]}  # fmt: skip
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = dict(zip(_PORTS, _free_ports(address, len(_PORTS)), strict=True))
+    ports = dict(zip(_PORTS, free_ports(address, len(_PORTS)), strict=True))
     command = [
         str(Path(sys.executable).parent / "weed"), "-logtostderr", "mini", f"-dir={folder}", f"-ip={address}",
         f"-ip.bind={address}", f"-s3.config={folder / 's3.json'}", f"-bucket={BUCKET}", "-webdav=false",
@@ -77,7 +78,7 @@ def s3_server(folder: Path, address: str = "127.0.0.1", memory: str = "300MiB") 
     limits = {"GOMEMLIMIT": memory, "GOGC": "50"}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, **limits}, preexec_fn=_end_with_parent
+            command, stdout=log, stderr=log, env={**os.environ, **limits}, preexec_fn=end_with_parent
         )
     try:
         endpoint = f"http://{address}:{ports['s3.port']}"
@@ -108,25 +109,3 @@ def _wait_until_it_answers(endpoint: str, process: subprocess.Popen[bytes], log:
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the S3 server does not answer:\n{log.read_text()[-3000:]}") from None
             time.sleep(0.2)
-
-
-def _free_ports(address: str, count: int) -> list[int]:
-    """Ports that are free now, and whose gRPC twin 10,000 above is free too."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as one, socket.socket() as twin:
-            one.bind((address, 0))
-            port = one.getsockname()[1] % 10_000 + 20_000  # so that no port is the twin of another
-        with socket.socket() as one, socket.socket() as twin:
-            try:
-                one.bind((address, port))
-                twin.bind((address, port + 10_000))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
