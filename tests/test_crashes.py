@@ -19,7 +19,7 @@ from steerlm_core.steps import train
 from steerlm_core.steps.context import Stage
 from tests.crash.runners import MISTAKE, Signal, finish, start
 from tests.crash.trials import Trials, check_a_sleeper, check_all_at_once, new_trials
-from tests.crash.world import results
+from tests.toy.runs import results
 
 PLACES = ["disk", "bucket"]
 

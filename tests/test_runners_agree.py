@@ -12,6 +12,7 @@ from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.kubeflow import local_runner
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
+from tests.toy.runs import results
 
 TINY = {
     "seed": 1,
@@ -29,22 +30,10 @@ TINY = {
     "convergence": {"bootstrap_samples": 200, "min_ess": 1.0, "min_relative_improvement": 0.95, "patience": 2},
     "runtime": {"threads": 1},
 }
-COMPARED = [
-    "decision.json",
-    "iterations/*/commit.json",
-    "iterations/*/evaluation/evaluation.json",
-    "confirmation/*/confirmation.json",
-]
 
 
 def run_in_process(root: Path, config: RunConfig) -> None:
     run_loop(str(root), config, EventLog(config.name, None, []))
-
-
-def results(root: Path) -> dict[str, str]:
-    """What a run found, by key; a commit carries the digests of the model and of every held-out group's distance."""
-    paths = [path for pattern in COMPARED for path in root.glob(pattern)]
-    return {str(path.relative_to(root)): path.read_text() for path in paths}
 
 
 @pytest.mark.timeout(600)  # a process a step; and the first test to use the base model makes it
@@ -55,6 +44,6 @@ def test_both_runners_find_and_decide_the_same(tmp_path, monkeypatch):
     config = parse_config(TINY, "tiny")
     run_in_process(tmp_path / "here", config)
     local_runner.run_under_kfp_local(str(tmp_path / "kfp"), config)
-    here, kfp = results(tmp_path / "here"), results(tmp_path / "kfp")
+    here, kfp = results(str(tmp_path / "here")), results(str(tmp_path / "kfp"))
     assert {"iterations/000/commit.json", "iterations/001/commit.json"} <= here.keys()
     assert here == kfp

@@ -19,7 +19,7 @@ from steerlm_core.loop import run_loop
 from steerlm_core.manifest import Manifest
 from steerlm_core.observe.events import EventLog
 from steerlm_core.run_root import create_or_open_run
-from steerlm_core.sealed import seal, unseal
+from steerlm_core.sealed import seal
 from steerlm_core.session import ITERATION_STEPS, Session
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.context import RunInfo
@@ -58,7 +58,7 @@ class World:
         return [row for part in parts for row in open_store(str(self.root)).read_table(part).to_pylist()]
 
     def json(self, key: str) -> dict[str, Any]:
-        return unseal((self.root / key).read_bytes(), key)
+        return open_store(str(self.root)).document(key)
 
     def undo(self, *outputs: str, iteration: int = 0) -> None:
         """Forget an iteration's outputs, and the commit that rests on them."""
@@ -406,7 +406,7 @@ def test_the_loser_of_a_race_with_another_result_names_the_winner(world):
     key.write_bytes(seal(winner))
     with pytest.raises(RunStateError, match=r"committed this iteration first.*\(the winner's reason\)"):
         _decide_late(world)
-    assert unseal(key.read_bytes(), "key") == winner
+    assert world.json(decide.commit_key(0)) == winner
 
 
 def test_the_loser_of_a_race_with_the_same_result_goes_on(world):
@@ -429,7 +429,7 @@ def test_an_iteration_samples_from_the_last_accepted_policy(world):
         context = world.session().context(events)
     key = world.root / decide.commit_key(1)
     for accepted, policy in ((True, "iterations/001/model"), (False, "iterations/000/model")):
-        key.write_bytes(seal({**unseal(key.read_bytes(), "key"), "accepted": accepted}))
+        key.write_bytes(seal({**world.json(decide.commit_key(1)), "accepted": accepted}))
         assert decide.best_policy(context, 2) == policy
     assert decide.best_policy(context, 0) == decide.POLICY_0
 
@@ -437,7 +437,7 @@ def test_an_iteration_samples_from_the_last_accepted_policy(world):
 def test_a_decision_is_written_when_the_loop_has_stopped_and_only_then(world):
     assert not (world.root / decide.DECISION).exists()
     key = world.root / decide.commit_key(1)
-    stop = {**unseal(key.read_bytes(), "key"), "stop": True}
+    stop = {**world.json(decide.commit_key(1)), "stop": True}
     key.write_bytes(seal(stop))
     assert world.run("decide", iteration=1) == stop
     assert world.json(decide.DECISION) == stop
@@ -466,7 +466,7 @@ def test_confirmation_uses_candidates_that_no_decision_has_seen(world):
 
 def test_iterations_do_not_share_draws_even_of_one_policy(world):
     key = world.root / decide.commit_key(0)
-    key.write_bytes(seal({**unseal(key.read_bytes(), "key"), "accepted": False}))
+    key.write_bytes(seal({**world.json(decide.commit_key(0)), "accepted": False}))
     world.undo("candidates", iteration=1)
     world.run("generate", iteration=1)
     first, second = (

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.crash.world import results
+from tests.in_process import STEERLM
+from tests.toy.runs import results
 
-_MAIN = "import sys; from steerlm_core.cli import main; sys.exit(main())"
 DEMO = Path(__file__).resolve().parents[2] / "examples/demo.yaml"
 
 
 def _run(root: str) -> None:
-    command = [sys.executable, "-c", _MAIN, "run", str(DEMO), "--root", root]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*STEERLM, "run", str(DEMO), "--root", root], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 

@@ -10,8 +10,8 @@ import pytest
 from tests.crash.operations import CAN_FAIL, HARMFUL, check_it_ends_in_time
 from tests.crash.runners import MISTAKE, start
 from tests.crash.trials import Trials, wait_until
-from tests.crash.world import results
 from tests.services.fault_proxy import FAULTS, FaultProxy
+from tests.toy.runs import results
 
 ATTEMPTS = 3
 # A request ends after its attempts' time-outs and the waits between, which are up to 1 s and 2 s; what broke off in a

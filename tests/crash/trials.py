@@ -15,7 +15,8 @@ from typing import Any
 from steerlm_core.config import RunConfig
 from steerlm_core.store import open_store
 from tests.crash.runners import MISTAKE, PLANNED, Runner, Signal, Write, finish, start
-from tests.crash.world import committed, results, tiny, without_times_of_parts
+from tests.crash.world import committed, tiny, without_times_of_parts
+from tests.toy.runs import results
 
 COMMITS = ("manifest.json", "commit.json")
 _SHORT_LEASE = 2.0

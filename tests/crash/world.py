@@ -9,15 +9,14 @@ from typing import Any
 
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.manifest import Manifest
-from steerlm_core.sealed import unseal
 from steerlm_core.session import ITERATION_STEPS
 from steerlm_core.store import open_store
+from tests.toy.runs import RESULTS
 from tests.toy.world import build
 
 ITERATIONS = 2
 STEPS = ("prepare", *(f"{number:03d}-{step}" for number in range(ITERATIONS) for step in ITERATION_STEPS), "confirm")
-_RESULTS = re.compile(r"decision\.json|iterations/\d+/commit\.json|.*/(evaluation|confirmation)\.json")
-_DOCUMENTS = re.compile(rf"run\.json|(?!.*/checkpoints/).*/manifest\.json|{_RESULTS.pattern}")
+_DOCUMENTS = re.compile(rf"run\.json|(?!.*/checkpoints/).*/manifest\.json|{RESULTS.pattern}")
 
 
 def tiny(folder: Path, **runtime: Any) -> RunConfig:
@@ -31,19 +30,13 @@ def tiny(folder: Path, **runtime: Any) -> RunConfig:
     return parse_config(raw, "tiny")
 
 
-def results(root: str) -> dict[str, bytes]:
-    """What a run has found out, by key; it has no times in it and no run's id, so equal runs have equal bytes."""
-    store = open_store(root)
-    return {found.key: store.read(found.key) for found in store.listing() if _RESULTS.fullmatch(found.key)}
-
-
 def committed(root: str) -> dict[str, str]:
     """All that nobody may ever change: documents and the parts that manifests name, with time and content."""
     store = open_store(root)
     listed = {found.key: found for found in store.listing()}
     documents = [key for key in listed if _DOCUMENTS.fullmatch(key)]
     manifests = [key for key in documents if key.endswith("/manifest.json")]
-    parts = {part.key for key in manifests for part in _manifest(store.read(key), key).parts}
+    parts = {part.key for key in manifests for part in Manifest.model_validate(store.document(key)).parts}
     return {
         key: f"{listed[key].modified} {hashlib.sha256(store.read(key)).hexdigest()}" for key in {*documents, *parts}
     }
@@ -52,7 +45,3 @@ def committed(root: str) -> dict[str, str]:
 def without_times_of_parts(found: dict[str, str]) -> dict[str, str]:
     """The same, but of parts the content only: a late writer may write a part again, as the name is the content."""
     return {key: state if _DOCUMENTS.fullmatch(key) else state.split()[1] for key, state in found.items()}
-
-
-def _manifest(data: bytes, key: str) -> Manifest:
-    return Manifest.model_validate(unseal(data, key))

@@ -1,15 +1,19 @@
-"""Runs of the toy world that have come to their end."""
+"""Runs of the toy world that have come to their end, and what a run has found out."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
+from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.verify import verify
 from tests.toy.world import build, small
+
+RESULTS = re.compile(r"decision\.json|iterations/\d+/commit\.json|.*/(evaluation|confirmation)\.json")
 
 Finished = Callable[[int], Path]
 
@@ -25,6 +29,15 @@ def finished_runs(new_folder: Callable[[str], Path]) -> Finished:
         return made[iterations]
 
     return finished
+
+
+def results(root: str) -> dict[str, bytes]:
+    """Return what a run has found out, by key; no times, no run's id and no place: equal runs have equal bytes.
+
+    A commit carries the digests of the model and of every held-out group's distance.
+    """
+    store = open_store(root)
+    return {found.key: store.read(found.key) for found in store.listing() if RESULTS.fullmatch(found.key)}
 
 
 def problems(store: RunStore) -> dict[str, str]:
