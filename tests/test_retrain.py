@@ -214,4 +214,4 @@ def test_gc_removes_old_runs_but_none_that_is_needed(bucket, steerlm):
     kept = {found.key.split("/")[1] for found in base.listing("runs/") if found.key.endswith("run.json")}
     assert kept == {"before", "in-use", "finished", "at-work"}
     unsaid = steerlm("gc", bucket)
-    assert (unsaid.code, "is a base root. Say how many" in unsaid.err) == (2, True)
+    assert (unsaid.code, "is a base root. Say only how many" in unsaid.err) == (2, True)
