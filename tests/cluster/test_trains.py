@@ -10,7 +10,7 @@ from steerlm_core.kube.pod_state import has_started, name_of
 from tests.cluster.conftest import Launch
 from tests.cluster.kit import kubectl, until
 from tests.cluster.launched import Launched
-from tests.cluster.place import Place
+from tests.cluster.place import SECRET, Place
 from tests.cluster.table import Table
 
 
@@ -25,6 +25,7 @@ def test_a_job_of_two_pods_on_two_nodes_trains_to_its_end(launch: Launch, place:
     assert [c["type"] for c in job["status"]["conditions"] if c["status"] == "True"][-1] == "Succeeded"
     assert len({pod["spec"]["nodeName"] for pod in launched.pods()}) == 2
     until("every pod is over", lambda: not launched.running_pods(), 30)
+    assert all(SECRET in str(pod["spec"]) for pod in launched.pods())  # the keys do come from there
     place.tells_no_credential([kubectl("-n", place.name, "logs", name_of(pod)) for pod in launched.pods()])
     table.cost(_seconds(launched, started, created, running))
 
