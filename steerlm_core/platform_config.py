@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from steerlm_core.config import Section, read_yaml, validated
 
 FILE, INLINE = "STEERLM_PLATFORM", "STEERLM_PLATFORM_INLINE"
+ADDRESSING = "STEERLM_S3_ADDRESSING"  # the AWS chain takes it from a file only, and a pipeline's step has none
 
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 Quantity = Annotated[str, Field(pattern=_QUANTITY, coerce_numbers_to_str=True)]
@@ -58,6 +59,8 @@ class ObjectStoreConfig(Section):
         values = {"AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region}  # boto3 reads the second
         if self.endpoint:
             values["AWS_ENDPOINT_URL_S3"] = self.endpoint
+            if not self.path_style:  # with an endpoint, paths are what clients use unless told
+                values[ADDRESSING] = "virtual"
         if self.ca_config_map:
             values["AWS_CA_BUNDLE"] = f"{certificates}/ca.crt"
         return values

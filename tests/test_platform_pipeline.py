@@ -10,9 +10,7 @@ import yaml
 from google.protobuf import json_format
 from kfp import components
 from kfp.kubernetes import kubernetes_executor_config_pb2 as pb
-from typer.testing import CliRunner
 
-from steerlm_core.cli import app
 from steerlm_core.errors import ConfigError
 from steerlm_core.kubeflow.chain import room
 from steerlm_core.kubeflow.packaged import pipeline_path
@@ -81,6 +79,16 @@ def environment(pipeline: dict[str, Any], step: str) -> dict[str, str]:
     return {each["name"]: each["value"] for each in container["env"]}
 
 
+@pytest.mark.parametrize(
+    ("store", "told"), [({"endpoint": "http://store", "path_style": False}, "virtual"), ({"path_style": False}, None),
+                        ({"endpoint": "http://store"}, None)]
+)  # fmt: skip
+def test_every_step_is_told_of_host_style_addressing_where_it_is_not_the_usual(tmp_path, store, told):
+    pipeline, _ = compiled(tmp_path, {"object_store": store})
+    for name in pipeline["deploymentSpec"]["executors"]:
+        assert environment(pipeline, name.removeprefix("exec-")).get("STEERLM_S3_ADDRESSING") == told
+
+
 def test_the_steps_that_launch_jobs_carry_the_platform_and_no_other_file_is_read(tmp_path, monkeypatch):
     patch = {"pod": {"spec": {"containers": [{"name": "pytorch", "args": ["$(HOME)", "{{a}}", "{{{", "ä"]}]}}}
     given = PLATFORM | {"train_job": {"nodes": 3, "patch": patch}}
@@ -147,9 +155,9 @@ def test_a_step_that_does_not_exist_is_named(tmp_path):
         compiled(tmp_path, {"steps": {"each": {"generat": {}}}})
 
 
-def test_the_command_writes_it(tmp_path):
+def test_the_command_writes_it(steerlm, tmp_path):
     (tmp_path / "platform.yaml").write_text(yaml.safe_dump(PLATFORM))
-    arguments = ["compile", "--platform", str(tmp_path / "platform.yaml"), "-o", str(tmp_path / "out.yaml")]
-    ended = CliRunner().invoke(app, [*arguments, "--max-iterations", "2"])
-    assert ended.exit_code == 0, ended.output
+    words = ("compile", "--platform", tmp_path / "platform.yaml", "-o", tmp_path / "out.yaml", "--max-iterations", 2)
+    ended = steerlm(*words)
+    assert ended.code == 0, ended.err
     assert "registry/steerlm:1" in (tmp_path / "out.yaml").read_text()

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from steerlm_core.errors import StoreError
+from steerlm_core.errors import ConfigError, StoreError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
 from steerlm_core.store import open_store, s3
 from steerlm_core.store.probe import probe
-from tests.services.s3 import ACCESS_KEY, SECRET_KEY
+from tests.services.s3 import ACCESS_KEY, SECRET_KEY, client_environment
 from tests.toy.world import build, small
 
 
@@ -54,6 +54,24 @@ def test_no_credentials_at_all(bucket, monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert "Give credentials by the usual AWS chain" in _said(bucket)
+
+
+@pytest.mark.parametrize(
+    ("style", "asked"), [("virtual", "http://models.localhost:1/"), ("", "http://localhost:1/models")]
+)
+def test_a_bucket_is_addressed_as_the_environment_says(monkeypatch, style, asked):
+    for name, value in client_environment("http://localhost:1").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STEERLM_S3_ADDRESSING", style)
+    with pytest.raises(StoreError) as error:
+        open_store("s3://models/run", attempts=1).read("run.json")
+    assert asked in str(error.value)
+
+
+def test_an_addressing_that_does_not_exist(monkeypatch):
+    monkeypatch.setenv("STEERLM_S3_ADDRESSING", "host")
+    with pytest.raises(ConfigError, match="STEERLM_S3_ADDRESSING: 'host' is none of auto, path, virtual"):
+        open_store("s3://models/run")
 
 
 def test_a_server_that_is_not_there(bucket, monkeypatch):

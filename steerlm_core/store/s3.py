@@ -1,8 +1,8 @@
 """Objects in a bucket of S3, or of a server that speaks it.
 
 Endpoint, region, credentials, certificates and addressing style come from the usual AWS chain
-(environment, ~/.aws, the cloud's identity). Requests are retried by botocore with back-off and
-jitter; what it leaves out, a body that breaks off, is retried here.
+(environment, ~/.aws, the cloud's identity); the last of them from $STEERLM_S3_ADDRESSING first. Requests
+are retried by botocore with back-off and jitter; what it leaves out, a body that breaks off, is retried here.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from botocore.exceptions import (
 )
 
 from steerlm_core.errors import ConfigError, StoreError, StoreRefusedError
+from steerlm_core.platform_config import ADDRESSING
 from steerlm_core.store import ranges
 from steerlm_core.store.objects import Listed
 
@@ -32,6 +33,7 @@ CONNECT_SECONDS, READ_SECONDS = 5, 20
 ATTEMPTS = 8  # with one request in five failing, one operation in 400,000 fails
 _TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=32 << 20, max_concurrency=8)
 _DELETED_TOGETHER = 1000
+_STYLES = ("auto", "path", "virtual")
 _PIECE = 512 << 10  # bytes of a large answer that are read at once
 
 _Answer = TypeVar("_Answer")
@@ -225,9 +227,21 @@ def _client(attempts: int | None = None) -> Any:
         "total_max_attempts": attempts or int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS)),
     }
     config = Config(
-        connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries, max_pool_connections=32
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries=retries,
+        max_pool_connections=32,
+        s3=_addressing(),
     )
     return boto3.session.Session().client("s3", config=config)
+
+
+def _addressing() -> Any:
+    """How buckets are named in requests; None: as the AWS chain says."""
+    style = os.environ.get(ADDRESSING)
+    if style and style not in _STYLES:
+        raise ConfigError(f"{ADDRESSING}: '{style}' is none of {', '.join(_STYLES)}.")
+    return {"addressing_style": style} if style else None
 
 
 def _again(action: Callable[[], _Answer]) -> _Answer:
