@@ -84,7 +84,7 @@ class StepPodConfig(Section):
     scratch: Quantity = Field("5Gi", description="Size of /scratch: local copies of models and parts.")
     node_selector: dict[str, str] = Field({}, description="Labels that a node must have.")
     tolerations: list[dict[str, Any]] = Field([], description="Taints that the pod bears.")
-    queue: str | None = Field(None, description="Kueue's LocalQueue. Needs Kueue, or the pod waits for ever.")
+    queue: str | None = Field(None, description="Kueue's LocalQueue. Nobody heeds it without Kueue's integration pod.")
 
 
 class StepsConfig(Section):
@@ -167,7 +167,9 @@ class TrainJobConfig(Section):
         "prefer", description="Pods on different hosts; `prefer` puts two on one host rather than none anywhere."
     )
     priority_class: str | None = Field(None, description="Priority class of the pods.")
-    queue: str | None = Field(None, description="Kueue's LocalQueue. Needs Kueue, or the job waits for ever.")
+    queue: str | None = Field(
+        None, description="Kueue's LocalQueue. Nobody heeds it without Kueue's integration kubeflow.org/pytorchjob."
+    )
     model_cache: dict[str, Any] | None = Field(
         None,
         description="Source of a volume that keeps models between jobs, by digest: {persistentVolumeClaim: {claimName: "
