@@ -183,7 +183,7 @@ class TrainJobConfig(Section):
         86_400, ge=300, description="A finished job and its pods are deleted after this; the run root keeps the model."
     )
     budgets: BudgetsConfig = BudgetsConfig()
-    max_attempts: int = Field(3, ge=1, description="Jobs tried for one training step before it fails, by all launchers.")
+    max_attempts: int = Field(3, ge=1, description="Jobs that all launchers try for one training step before it fails.")
     heartbeat_seconds: Seconds = Field(20, description="How often the launcher says that it watches.")
     orphan_after_seconds: Seconds = Field(
         600, description="An unwatched job writes a checkpoint and ends itself after this."

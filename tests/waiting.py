@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(what: str, condition: Callable[[], T], seconds: float, pause: float = 0.1) -> T:
+def until(what: str, condition: Callable[[], T], seconds: float, pause: float = 0.2) -> T:
     """Wait until a condition gives something that is true; returns that."""
     end = time.monotonic() + seconds
     while not (found := condition()):

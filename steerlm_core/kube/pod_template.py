@@ -16,9 +16,7 @@ METRICS_PORT = 9090
 TERMINATION_LOG = "/dev/termination-log"
 
 SCRATCH, TMP, SHM, MODELS = "/scratch", "/tmp", "/dev/shm", "/models"
-_CERTIFICATES, _AWS = "/etc/steerlm/certificates", "/etc/steerlm/aws"
-_AWS_CONFIG = "steerlm.dev/aws-config"
-_HOST_STYLE = "[default]\ns3 =\n  addressing_style = virtual\n"
+_CERTIFICATES = "/etc/steerlm/certificates"
 _NO_SIDECAR = {"sidecar.istio.io/inject": "false"}  # a proxy would outlive training, and hide peers from each other
 _SPREAD = {"prefer": "ScheduleAnyway", "require": "DoNotSchedule"}
 
@@ -36,7 +34,6 @@ def pod_template(
         image: Image of the container.
     """
     config, store = platform.train_job, platform.object_store
-    annotations = _NO_SIDECAR | ({_AWS_CONFIG: _HOST_STYLE} if _host_style(store) else {})
     spec = {
         "serviceAccountName": config.service_account,
         "automountServiceAccountToken": False,
@@ -49,7 +46,7 @@ def pod_template(
     }
     if platform.image.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in platform.image.pull_secrets]
-    return {"metadata": {"labels": {**labels, **_NO_SIDECAR}, "annotations": annotations}, "spec": spec}
+    return {"metadata": {"labels": {**labels, **_NO_SIDECAR}, "annotations": dict(_NO_SIDECAR)}, "spec": spec}
 
 
 def _container(arguments: Sequence[str], platform: PlatformConfig, image: str) -> dict[str, Any]:
@@ -96,20 +93,12 @@ def _environment(config: TrainJobConfig) -> list[dict[str, Any]]:
 
 
 def _store_environment(store: ObjectStoreConfig) -> list[dict[str, Any]]:
-    values = store.environment(_CERTIFICATES)
-    if _host_style(store):
-        values["AWS_CONFIG_FILE"] = f"{_AWS}/config"  # the only place where the AWS chain takes it from
     secrets = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": store.secret, "key": key, "optional": optional}}}
         for key, optional in SECRET_KEYS.items()
         if store.secret
     ]
-    return _variables(values) + secrets
-
-
-def _host_style(store: ObjectStoreConfig) -> bool:
-    """Whether clients have to be told to address buckets as host names; with an endpoint they use paths."""
-    return bool(store.endpoint) and not store.path_style
+    return _variables(store.environment(_CERTIFICATES)) + secrets
 
 
 def _variables(values: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -142,9 +131,6 @@ def _volumes(config: TrainJobConfig, store: ObjectStoreConfig) -> list[dict[str,
         volumes.append({"name": "models", **config.model_cache})
     if store.ca_config_map:
         volumes.append({"name": "certificates", "configMap": {"name": store.ca_config_map}})
-    if _host_style(store):
-        reference = {"fieldPath": f"metadata.annotations['{_AWS_CONFIG}']"}
-        volumes.append({"name": "aws", "downwardAPI": {"items": [{"path": "config", "fieldRef": reference}]}})
     return volumes + config.volumes
 
 
@@ -155,8 +141,6 @@ def _mounts(config: TrainJobConfig, store: ObjectStoreConfig) -> list[dict[str, 
     mounts: list[dict[str, Any]] = [{"name": name, "mountPath": path} for name, path in places.items()]
     if store.ca_config_map:
         mounts.append({"name": "certificates", "mountPath": _CERTIFICATES, "readOnly": True})
-    if _host_style(store):
-        mounts.append({"name": "aws", "mountPath": _AWS, "readOnly": True})
     return mounts + config.volume_mounts
 
 

@@ -16,12 +16,13 @@ from steerlm_core.run_root import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run
-from tests.cluster.kit import GATEWAY, kubectl, load_image, running_cluster, until
+from tests.cluster.kit import GATEWAY, kubectl, load_image, running_cluster
 from tests.cluster.launched import Launched
 from tests.cluster.place import Place
 from tests.cluster.table import Table
 from tests.services.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3_server
 from tests.toy.world import build
+from tests.waiting import until
 
 _BEFORE = ("generate", "label", "score_prior", "weigh")
 

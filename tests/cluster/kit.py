@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KIT = ROOT.parent / "shared" / "cluster" / "cluster"
@@ -20,8 +19,6 @@ GATEWAY = "10.88.0.1"  # where pods reach this machine
 NODES = 2
 IMAGE = os.environ.get("STEERLM_TEST_IMAGE", "localhost/steerlm:test")  # another tag where checkouts share a cluster
 ARCHIVE = ROOT / "build" / "image" / "steerlm.tar"
-
-T = TypeVar("T")
 
 
 def kit(*words: str) -> str:
@@ -43,15 +40,6 @@ def kubectl(*words: str, manifest: object = None) -> str:
 def objects(kind: str, namespace: str, *words: str) -> list[dict[str, Any]]:
     """Return the objects of a kind in a namespace."""
     return list(json.loads(kubectl("-n", namespace, "get", kind, "-o", "json", *words))["items"])
-
-
-def until(what: str, condition: Callable[[], T], seconds: float, pause: float = 0.3) -> T:
-    """Wait until a condition gives something that is true; returns that."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(pause)
-    return found
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from steerlm_core.store import open_store
-from tests.cluster.kit import ROOT, kubectl, objects, until
-
-STEERLM = [sys.executable, "-c", "import sys; from steerlm_core.cli import main; sys.exit(main())"]
+from tests.cluster.kit import ROOT, kubectl, objects
+from tests.in_process import STEERLM
+from tests.waiting import until
 
 
 class Launched:

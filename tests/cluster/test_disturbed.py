@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from tests.cluster.conftest import Launch
-from tests.cluster.kit import GATEWAY, kit, kubectl, until
+from tests.cluster.kit import GATEWAY, kit, kubectl
 from tests.cluster.launched import Launched
 from tests.cluster.place import Place
 from tests.cluster.table import Table
 from tests.services.proxy import Proxy, proxy
 from tests.services.s3 import S3Server
+from tests.waiting import until
 
 JOB = r"job train-\w+-\d+"
 ENDLESS = 100_000  # epochs
@@ -37,7 +37,7 @@ def words(launched: Launched, pattern: str) -> str:
 def model(launched: Launched) -> list[tuple[str, str]]:
     """Names and hashes of the model's files: equal for equal weights."""
     store = open_store(launched.root)
-    parts = unseal(store.read("iterations/000/model/manifest.json"), "manifest")["parts"]
+    parts = store.document("iterations/000/model/manifest.json")["parts"]
     return sorted((part["key"].rsplit("/", 1)[-1], part["sha256"]) for part in parts)
 
 
@@ -45,7 +45,7 @@ def verdicts(launched: Launched) -> list[str]:
     """Classes of the attempts that are over, as the run root keeps them."""
     store = open_store(launched.root)
     keys = [found.key for found in store.listing("jobs/") if found.key.endswith("/verdict.json")]
-    return [unseal(store.read(key), key)["class"] for key in sorted(keys)]
+    return [store.document(key)["class"] for key in sorted(keys)]
 
 
 def kept_logs(launched: Launched) -> list[str]:

@@ -19,9 +19,10 @@ from steerlm_core.kube.operator import Operator, find_operator
 from steerlm_core.kube.permissions import NEEDED
 from steerlm_core.kube.trial import trial_job, trial_pods, try_pod
 from steerlm_core.platform_config import load_platform
-from tests.cluster.kit import HOME, KUBECONFIG, ROOT, kubectl, until
+from tests.cluster.kit import HOME, KUBECONFIG, ROOT, kubectl
 from tests.cluster.place import SECRET, Place
 from tests.services.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from tests.waiting import until
 
 KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 

@@ -14,11 +14,10 @@ import yaml
 from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from tests.cluster.kit import ROOT, objects
-from tests.cluster.launched import STEERLM
 from tests.cluster.place import Place
+from tests.in_process import STEERLM
 from tests.services.s3 import BUCKET
-
-COMPARED = ("decision.json", "/commit.json", "/evaluation.json", "/confirmation.json")
+from tests.toy.runs import results
 
 
 def run(config: Path, root: str, *words: str, **environment: str) -> str:
@@ -26,12 +25,6 @@ def run(config: Path, root: str, *words: str, **environment: str) -> str:
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def results(root: str) -> dict[str, bytes]:
-    """What a run found; a commit carries the digests of the model and of every held-out group's distance."""
-    store = open_store(root)
-    return {found.key: store.read(found.key) for found in store.listing() if found.key.endswith(COMPARED)}
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ def test_the_demo_on_the_cluster_is_bitwise_that_of_two_processes_here(
         ]
         for each in runs:
             each.result()
-    run_id = unseal(open_store(there).read("run.json"), "run.json")["run_id"]
+    run_id = open_store(there).document("run.json")["run_id"]
     pods = objects("pods", place.name, "-l", f"steerlm.dev/run={run_id}")
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
     assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}

@@ -11,10 +11,11 @@ import pytest
 from steerlm_core.kube.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
 from steerlm_core.store import open_store
 from tests.cluster.conftest import Launch
-from tests.cluster.kit import kubectl, until
+from tests.cluster.kit import kubectl
 from tests.cluster.launched import Launched
 from tests.cluster.place import EVERYTHING, Place
 from tests.cluster.table import Table
+from tests.waiting import until
 
 JOB = r"job train-\w+-\d+"
 PAUSE = 5  # what passes by itself within it is not said

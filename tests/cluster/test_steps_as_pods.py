@@ -18,10 +18,11 @@ from steerlm_core.kubeflow.platform import write_pipeline
 from steerlm_core.platform_config import PlatformConfig
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
-from tests.cluster.kit import IMAGE, kubectl, until
+from tests.cluster.kit import IMAGE, kubectl
 from tests.cluster.place import SECRET, Place
 from tests.services.s3 import BUCKET, SECRET_KEY
 from tests.toy.world import build, small
+from tests.waiting import until
 
 OUTPUTS = "/scratch/outputs"
 STEPS = ("begin", "prepare", "gate", "generate", "label", "score_prior", "weigh", "train", "evaluate", "decide",

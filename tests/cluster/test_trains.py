@@ -8,10 +8,11 @@ import pytest
 
 from steerlm_core.kube.pod_state import has_started, name_of
 from tests.cluster.conftest import Launch
-from tests.cluster.kit import kubectl, until
+from tests.cluster.kit import kubectl
 from tests.cluster.launched import Launched
 from tests.cluster.place import SECRET, Place
 from tests.cluster.table import Table
+from tests.waiting import until
 
 
 @pytest.mark.cluster_short

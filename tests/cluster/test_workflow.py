@@ -12,10 +12,11 @@ from typing import Any
 from steerlm_core.platform_config import INLINE, inline, load_platform
 from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run
-from tests.cluster.kit import IMAGE, kubectl, objects, until
+from tests.cluster.kit import IMAGE, kubectl, objects
 from tests.cluster.place import LAUNCHER, SECRET, Place
 from tests.cluster.table import Table
 from tests.services.s3 import BUCKET, S3Server
+from tests.waiting import until
 
 # Of Argo's own definition the launcher sees name, uid and two fields of the spec.
 CRD = {

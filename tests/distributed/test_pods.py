@@ -19,11 +19,11 @@ from steerlm_core.config import parse_config
 from steerlm_core.kube.job_files import End, Outcome, outcome_key
 from steerlm_core.manifest import Manifest
 from steerlm_core.run_root import create_or_open_run
-from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
 from steerlm_core.training.checkpoints import latest
-from tests.distributed.pods import JOB, heartbeat, pods, step, until
-from tests.services.s3 import _free_ports
+from tests.distributed.pods import JOB, heartbeat, pods, step
+from tests.services.processes import free_ports
+from tests.waiting import until
 
 STEPS = 480
 ORPHAN_SECONDS = 6
@@ -79,7 +79,7 @@ def root(weighed: Path, bucket: str) -> str:
 
 def model(root: str) -> Manifest:
     key = "iterations/000/model/manifest.json"
-    return Manifest.model_validate(unseal(open_store(root).read(key), key))
+    return Manifest.model_validate(open_store(root).document(key))
 
 
 def told(root: str, node: int = 0) -> Outcome | None:
@@ -122,8 +122,8 @@ def test_a_job_that_nobody_watches_ends_itself_with_a_checkpoint_and_the_next_go
     started = time.monotonic()
     with pods(tmp_path / "first", root, "--orphan-after", str(ORPHAN_SECONDS), *CHECKPOINTS) as both:
         with heartbeat(root):
-            until(lambda: step(root) >= 1)
-            until(lambda: time.monotonic() - started > 1.5 * ORPHAN_SECONDS)
+            until("a step", lambda: step(root) >= 1, 90)
+            until("that time", lambda: time.monotonic() - started > 1.5 * ORPHAN_SECONDS, 90)
             assert [pod.process.poll() for pod in both] == [None, None], "ended though it was watched"
         ends = [pod.end() for pod in both]
     assert [message["class"] for _, message in ends] == ["orphaned", "orphaned"]
@@ -140,7 +140,7 @@ def test_a_job_that_nobody_watches_ends_itself_with_a_checkpoint_and_the_next_go
 
 def test_sigterm_leaves_a_checkpoint(root, trained, tmp_path):
     with pods(tmp_path / "pods", root) as both, heartbeat(root):
-        until(lambda: step(root) >= 1)
+        until("a step", lambda: step(root) >= 1, 90)
         for pod in both:
             pod.process.send_signal(signal.SIGTERM)
         ends = [pod.end(30) for pod in both]
@@ -151,7 +151,7 @@ def test_sigterm_leaves_a_checkpoint(root, trained, tmp_path):
 
 def test_a_killed_rank_is_worth_another_attempt(root, tmp_path):
     with pods(tmp_path / "pods", root) as both, heartbeat(root):
-        until(lambda: step(root) >= 1)
+        until("a step", lambda: step(root) >= 1, 90)
         both[1].ranks()[0].kill()
         ends = [pod.end() for pod in both]
     assert [(code, message["class"]) for code, message in ends] == [(1, "retryable")] * 2
@@ -161,7 +161,7 @@ def test_a_killed_rank_is_worth_another_attempt(root, tmp_path):
 
 def test_a_worker_whose_master_is_gone_ends_and_says_so(root, tmp_path):
     with pods(tmp_path / "pods", root) as (master, worker), heartbeat(root):
-        until(lambda: step(root) >= 1)
+        until("a step", lambda: step(root) >= 1, 90)
         for process in [*master.ranks(), psutil.Process(master.process.pid)]:
             process.kill()
         code, message = worker.end(60)
@@ -171,7 +171,7 @@ def test_a_worker_whose_master_is_gone_ends_and_says_so(root, tmp_path):
 
 def test_a_damaged_input_is_named_and_nothing_is_trained(root, tmp_path):
     store = open_store(root)
-    groups = Manifest.model_validate(unseal(store.read("iterations/000/groups/manifest.json"), "groups"))
+    groups = Manifest.model_validate(store.document("iterations/000/groups/manifest.json"))
     key = groups.of_split("train")[0].key
     data = bytearray(store.read(key))
     data[len(data) // 2] ^= 1
@@ -187,10 +187,10 @@ def test_a_damaged_input_is_named_and_nothing_is_trained(root, tmp_path):
 def test_one_node_with_one_process_trains_by_itself_and_its_metrics_say_how_far_it_is(weighed, tmp_path, monkeypatch):
     root = tmp_path / "run"
     shutil.copytree(weighed, root)
-    (port,) = _free_ports("127.0.0.1", 1)
+    (port,) = free_ports("127.0.0.1", 1)
     monkeypatch.setenv("STEERLM_METRICS_PORT", str(port))
     with pods(tmp_path / "pods", str(root), "--how", '{"engine": "single"}', nodes=1) as (pod,):
-        scraped = until(lambda: _scraped(port, "steerlm_stage_progress_ratio{"))
+        scraped = until("a sample", lambda: _scraped(port, "steerlm_stage_progress_ratio{"), 90)
         code, message = pod.end()
     assert re.search(r'steerlm_stage_running{run="tiny-\w+",stage="train"} 1.0\n', scraped)
     assert 'steerlm_stage_last_progress_timestamp_seconds{run="tiny-' in scraped
@@ -225,7 +225,7 @@ def test_sigterm_before_training_ends_at_once(root, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pods(tmp_path / "pods", root, nodes=1) as (pod,):
-        until(lambda: "trying again" in pod.log.read_text())
+        until("a second try", lambda: "trying again" in pod.log.read_text(), 90)
         pod.process.send_signal(signal.SIGTERM)
         code, message = pod.end(20)
     assert (code, message["class"]) == (143, "stopped")

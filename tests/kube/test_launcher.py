@@ -19,7 +19,7 @@ from steerlm_core.kube.spec import ITERATION, RUN, SPEC_HASH, STAGE
 from steerlm_core.kube.verdicts import TrainJobError
 from steerlm_core.kube.watch import Snapshot
 from steerlm_core.platform_config import BudgetsConfig, TrainJobConfig
-from steerlm_core.sealed import seal, unseal
+from steerlm_core.sealed import seal
 from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
 from tests.kube.fake_api import FakeApi
@@ -170,7 +170,7 @@ def test_what_may_succeed_is_tried_again_under_the_next_name(store: RunStore) ->
     api = FakeApi()
     said = launched(api, store, failed(End.RETRYABLE), failed(End.ORPHANED), SUCCEEDED)
     assert list(api.jobs) == ["train-2"]
-    kinds = [unseal(store.read(verdict_key(f"train-{n}")), "")["class"] for n in (0, 1)]
+    kinds = [store.document(verdict_key(f"train-{n}"))["class"] for n in (0, 1)]
     assert kinds == ["retryable", "orphaned"]
     assert any("Attempt 1 of 3" in words for words in said.words)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +10,7 @@ from steerlm_core.kube import pulse as pulse_module
 from steerlm_core.kube.job_files import Progress, progress_key
 from steerlm_core.kube.pulse import Pulse
 from steerlm_core.store import open_store
-
-
-def until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+from tests.waiting import until
 
 
 def test_the_pace_of_training_is_known_from_the_second_progress_on(
@@ -31,7 +23,7 @@ def test_the_pace_of_training_is_known_from_the_second_progress_on(
         for step, at, pace in ((2, 100.0, 0.0), (2, 130.0, 0.0), (5, 190.0, 20.0)):
             progress = Progress(step=step, steps=9, loss=1.0, time=at)
             store.put(progress_key("job"), progress.model_dump_json().encode())
-            until(lambda wanted=progress: pulse.progress == wanted)  # type: ignore[misc]
+            until("progress", lambda wanted=progress: pulse.progress == wanted, 10, 0.01)  # type: ignore[misc]
             assert pulse.step_seconds == pace
     finally:
         pulse.close()

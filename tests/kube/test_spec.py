@@ -158,13 +158,12 @@ def test_the_platform_file_reaches_the_manifest():
     assert (found["OMP_NUM_THREADS"], found["NCCL_DEBUG"], found["STEERLM_MODEL_CACHE"]) == ("3", "INFO", "/models")
     assert found["AWS_ENDPOINT_URL_S3"] == "https://s3.example"
     assert found["AWS_CA_BUNDLE"] == "/etc/steerlm/certificates/ca.crt"
-    assert "addressing_style = virtual" in template(manifest)["metadata"]["annotations"]["steerlm.dev/aws-config"]
-    assert found["AWS_CONFIG_FILE"] == "/etc/steerlm/aws/config"
+    assert found["STEERLM_S3_ADDRESSING"] == "virtual"
 
 
 @pytest.mark.parametrize("store", [{}, {"path_style": False}, {"endpoint": "http://s3"}])
 def test_clients_are_told_of_the_addressing_style_only_where_it_is_not_theirs_already(store):
-    assert "AWS_CONFIG_FILE" not in env(job({"object_store": store}))
+    assert "STEERLM_S3_ADDRESSING" not in env(job({"object_store": store}))
 
 
 def test_one_node_has_no_workers():

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.kit import ROOT, kubectl, until
+from tests.cluster.kit import ROOT, kubectl
 from tests.manifests.applying import applied, apply, namespace, ours, render, with_components
 from tests.manifests.sources import MANIFESTS, OVERLAYS, one
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("cluster")]
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}

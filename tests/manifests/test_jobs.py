@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from steerlm_core.platform_config import load_platform
-from tests.cluster.kit import GATEWAY, IMAGE, ROOT, kubectl, load_image, until
+from tests.cluster.kit import GATEWAY, IMAGE, ROOT, kubectl, load_image
 from tests.manifests.applying import applied, apply, namespace, render, with_components
 from tests.manifests.sources import MANIFESTS, RELEASE, documents
 from tests.services.kfp_api import kfp_api
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}

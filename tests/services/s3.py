@@ -20,8 +20,6 @@ ACCESS_KEY, SECRET_KEY = "steerlm-tests", "only-for-tests-of-this-machine"
 _START_SECONDS = 60
 _PORTS = ("master.port", "filer.port", "volume.port", "s3.port", "admin.port")
 
-_free_ports = free_ports  # as tests/distributed calls it
-
 
 @dataclass(frozen=True)
 class S3Server:
