@@ -40,8 +40,9 @@ def _seconds(launched: Launched, started: float, created: float, running: float)
     """Where the seconds of a step go, by one clock: this machine's may be set while the test runs."""
     at = {
         "launcher: start, imports, permissions, the job created": created,
-        "pods: scheduled, init container, all started": running,
-        "then: the master has its inputs, verified": launched.wait_for("the inputs are here", 1),
+        "pods: scheduled, init container, all started, inputs verified": max(
+            running, launched.wait_for("the inputs are here", 1)
+        ),
         "ranks: imports, rendezvous, model, oracle, first optimizer step": launched.wait_for(r"step \d+ of", 1),
         "the other steps": launched.wait_for("training is done", 1),
         "model stored and committed": launched.wait_for("is committed", 1),
