@@ -142,6 +142,14 @@ def test_an_option_that_the_pipelines_steps_would_not_hear_of(steerlm, tmp_path,
     assert not (tmp_path / "root").exists()
 
 
+def test_the_platform_of_the_environment_is_heard_of_however_it_is_spelt(steerlm, tmp_path, config, monkeypatch):
+    ran = []
+    monkeypatch.setattr("steerlm_core.commands.run.work", lambda *_: ran.append(True))
+    monkeypatch.setenv("STEERLM_PLATFORM", ".//platform.yaml")
+    assert steerlm("run", config, "--root", tmp_path / "root", "--runner", "kfp-local").code == 0
+    assert ran
+
+
 @pytest.mark.parametrize(
     "words", [("status",), ("resume",), ("inspect",), ("generate",), ("report",), ("step", "train", "--iteration", 0)]
 )

@@ -96,9 +96,8 @@ def _gc_runs(base: RunStore, keep: int, delete: bool) -> None:
     if found:
         print_table(("run", "size"), [(root, size(count)) for root, (_, count) in found.items()])
     for root, (keys, _) in found.items() if delete else ():
-        *others, last = keys
-        open_store(root).delete(others)
-        open_store(root).delete([last])  # run.json: what is half removed is still a run, and goes next time
+        open_store(root).delete(keys[:-1])
+        open_store(root).delete(keys[-1:])  # run.json: what is half removed is still a run, and goes next time
     what_then = " removed" if delete else "; remove them with --delete" if found else ""
     print_text(f"{len(found)} run(s), {size(sum(count for _, count in found.values()))}{what_then}.")
 

@@ -132,7 +132,7 @@ def _refuse_unheard(options: Options) -> None:
     Raises:
         ConfigError: Such an option was given.
     """
-    platform = None if str(options.platform) == os.environ.get(PLATFORM_FILE) else options.platform
+    platform = None if options.platform == Path(os.environ.get(PLATFORM_FILE, "")) else options.platform
     display = None if options.display is DisplayMode.AUTO else options.display
     for option, value, instead in (
         ("--backend", options.backend, "set runtime.backend in the configuration"),

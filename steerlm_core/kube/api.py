@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 _LONGEST_PAUSE = 10.0
-_DENIED_SECONDS = 120.0
+DENIED_SECONDS = 120.0
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _OWN_AUTHORITY = _OWN_NAMESPACE.with_name("ca.crt")
 
@@ -49,9 +50,14 @@ class ClusterError(SteerLMError):
         """Whether the same call may succeed in a moment: no answer, too many requests, an error of the server."""
         return self.status in (0, 408, 429) or self.status >= 500
 
-    def may_pass(self, seconds: float) -> bool:
-        """Whether the same call may succeed yet, after so long: a server that has just started knows no permissions."""
-        return self.transient or (self.status == 403 and seconds < _DENIED_SECONDS)
+    def may_pass(self, seconds: float, denied: float = DENIED_SECONDS) -> bool:
+        """Whether the same call may succeed yet, after so long.
+
+        Args:
+            seconds: Since it last succeeded, or was first made.
+            denied: So long a server that has just started knows no permissions, and says 403.
+        """
+        return self.transient or (self.status == 403 and seconds < denied)
 
 
 class ForbiddenError(ClusterError):
@@ -187,7 +193,7 @@ def home_namespace() -> str:
 def _way_in() -> Iterator[None]:
     try:
         yield
-    except config.ConfigException as error:
+    except (config.ConfigException, OSError, yaml.YAMLError) as error:
         raise ClusterError(
             f"no way into a cluster: {error}. Set KUBECONFIG, or run in a pod with a service account."
         ) from error
@@ -205,12 +211,13 @@ def own_cluster() -> str:
     return hashlib.sha256(_OWN_AUTHORITY.read_bytes()).hexdigest()[:12] if inside else ""
 
 
-def patiently(what: Callable[[], T], seconds: float) -> T:
+def patiently(what: Callable[[], T], seconds: float, denied: float = 0.0) -> T:
     """Call again with growing, jittered pauses while the error may pass; raise the last after `seconds`.
 
     Args:
         what: The call; it must be safe to repeat.
         seconds: How long to try.
+        denied: How long a 403 is taken for that of a server that has just started.
     """
     start, pause = time.monotonic(), 0.25
     while True:
@@ -218,7 +225,7 @@ def patiently(what: Callable[[], T], seconds: float) -> T:
             return what()
         except ClusterError as error:
             passed = time.monotonic() - start
-            if not error.may_pass(passed) or passed >= seconds:
+            if not error.may_pass(passed, denied) or passed >= seconds:
                 raise
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, _LONGEST_PAUSE)

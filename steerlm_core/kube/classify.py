@@ -9,11 +9,8 @@ budget of the phase where waiting is what one does. One that goes away, or is ab
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from kubernetes.utils.quantity import parse_quantity
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from steerlm_core.kube.job_files import PROGRESS_SECONDS, End, Outcome, Progress
 from steerlm_core.kube.pod_state import (
@@ -34,6 +31,7 @@ from steerlm_core.kube.pod_state import (
     wanted_pods,
 )
 from steerlm_core.kube.pod_template import CONTAINER
+from steerlm_core.kube.quota import never_fits
 from steerlm_core.kube.spec import QUEUE
 from steerlm_core.kube.symptom import Symptom
 from steerlm_core.kube.verdicts import DONE, TELLING, WEAK
@@ -138,13 +136,15 @@ def _end(sight: Sight) -> Symptom | None:
     if not failed and not any(pod["status"].get("phase") == "Failed" for pod in sight.pods):
         return None
     said = (failed or {}).get("message", "")
-    causes = [*_from_outcomes(sight), *(cause for pod in sight.pods for cause in _from_failed_pod(pod))]
-    causes += [_deleted(pod, "ended") for pod in sight.left]
-    causes += [_lost_node(pod, sight) for pod in sight.pods if is_lost(pod)]
+    told = {outcome.pod for outcome in sight.outcomes}
+    causes = [*_from_outcomes(sight), *(cause for pod in sight.pods for cause in _from_failed_pod(pod, told))]
+    gone = [_deleted(pod, "ended") for pod in sight.left]
+    gone += [_lost_node(pod, sight) for pod in sight.pods if is_lost(pod)]
+    causes += [replace(cause, patience=0.0) for cause in gone]
     causes.append(Symptom("deadline" if "deadline" in said else "failed", "ended", said or "a pod has failed"))
     best = min(causes, key=lambda cause: TELLING.index(cause.kind))
     settle = _SETTLE if all(has_ended(pod) or is_lost(pod) for pod in sight.pods) else _TORCHRUN_ENDS
-    return Symptom(best.kind, "ended", best.seen, settle if best.kind in WEAK else 0.0, best.pod)
+    return replace(best, about="ended", patience=settle if best.kind in WEAK else best.patience)
 
 
 def _from_outcomes(sight: Sight) -> Iterator[Symptom]:
@@ -155,7 +155,8 @@ def _from_outcomes(sight: Sight) -> Iterator[Symptom]:
             yield Symptom(outcome.end.value, "ended", f"{where}: {outcome.message}", pod=outcome.pod)
 
 
-def _from_failed_pod(pod: Object) -> Iterator[Symptom]:
+def _from_failed_pod(pod: Object, told: Collection[str]) -> Iterator[Symptom]:
+    """What Kubernetes says of a pod; of how its program ended only where that has not told it itself."""
     name, status = name_of(pod), pod["status"]
     if status.get("phase") != "Failed":
         return
@@ -166,9 +167,13 @@ def _from_failed_pod(pod: Object) -> Iterator[Symptom]:
         yield Symptom(reason, "ended", f"pod {name}: {said}", pod=name)
     if by := disruption(pod):
         yield Symptom(by[0], "ended", f"pod {name}: {by[1]}", pod=name)
+    silent = name not in told and last_words(pod) is None
     for container, state in states(pod):
-        if cause := _from_ended_container(pod, container, state.get("terminated", {})):
-            yield Symptom(cause[0], "ended", f"pod {name}, container {container}: {cause[1]}", pod=name)
+        where, ended = f"pod {name}, container {container}", state.get("terminated", {})
+        if cause := _from_ended_container(pod, container, ended):
+            yield Symptom(cause[0], "ended", f"{where}: {cause[1]}", pod=name)
+        elif silent and ended.get("exitCode"):
+            yield _from_exit_code(int(ended["exitCode"]), container, where, name)
 
 
 def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[str, str] | None:
@@ -180,12 +185,16 @@ def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[s
         return "configuration", f"{reason}: {ended.get('message', '')}"
     if reason in _FORGOTTEN:
         return "lost_node", f"{reason}: node {pod['spec'].get('nodeName')} came back without it"
-    code = int(ended.get("exitCode", 0))
-    if code == 0 or last_words(pod) is not None:
-        return None
-    if code < 128 and container == CONTAINER:  # our entry point tells how it has ended, whatever comes
-        return "configuration", f"ended with exit code {code} before it was ours: is image.name of this release?"
-    return "killed", f"ended with exit code {code}{f' (signal {code - 128})' if 128 < code < 160 else ''}"
+    return None
+
+
+def _from_exit_code(code: int, container: str, where: str, pod: str) -> Symptom:
+    """Our entry point tells how it has ended; what ends with a code of its own before is not ours."""
+    if code < 128 and container == CONTAINER:
+        seen = f"{where}: ended with exit code {code} before it was ours: is image.name of this release?"
+        return Symptom("configuration", "ended", seen, _SETTLE, pod)
+    signal = f" (signal {code - 128})" if 128 < code < 160 else ""
+    return Symptom("killed", "ended", f"{where}: ended with exit code {code}{signal}", pod=pod)
 
 
 def _pod_troubles(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
@@ -282,18 +291,6 @@ def _not_admitted(sight: Sight, budgets: BudgetsConfig) -> Symptom:
             return Symptom("rejected", "rejected", f"{missing}: {message}", _TRIES)
     last = f"; the last warning: {said[-1]}" if said else ""
     return Symptom("pods_not_created", "admission", missing + last, budgets.admission)
-
-
-def never_fits(message: str, pods: int) -> bool:
-    """Whether a quota's message about one of so many equal pods says that together they are beyond the limit."""
-    found = dict(re.findall(r"\b(requested|limited): (.*?)(?=, used:|, limited:|$)", message))
-    limits = _amounts(found.get("limited", ""))
-    requested = _amounts(found.get("requested", ""))
-    return any(pods * amount > limits[name] for name, amount in requested.items() if name in limits)
-
-
-def _amounts(text: str) -> dict[str, Any]:
-    return {name: parse_quantity(amount) for name, amount in re.findall(r"([\w./-]+)=([\w.]+)", text)}
 
 
 def _missing(sight: Sight) -> int:

@@ -204,8 +204,8 @@ def store(root: str | None, pods: ObjectStoreConfig) -> Check:
     from steerlm_core.store.probe import probe
     from steerlm_core.store.s3 import endpoint
 
-    here = endpoint()
     try:
+        here = endpoint()
         probe(open_store(root))
     except SteerLMError as error:
         return Check(what, State.FAILED, str(error), "Correct the address, the credentials or the bucket's policy.")

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from steerlm_core.errors import StoreError
 from steerlm_core.kube import paths
 from steerlm_core.kube.api import ClusterError, KubeApi, Object, patiently
-from steerlm_core.kube.classify import Sight, phase, symptoms, unreachable
+from steerlm_core.kube.classify import symptoms, unreachable
 from steerlm_core.kube.logs import keep_logs, read_logs
 from steerlm_core.kube.others import make_way
 from steerlm_core.kube.own_pod import Workflow, is_terminated
@@ -27,6 +27,7 @@ from steerlm_core.kube.pod_state import is_owned_by, name_of, uid_of
 from steerlm_core.kube.pulse import Objects
 from steerlm_core.kube.submit import delete, remove, submit
 from steerlm_core.kube.symptom import Patience, Symptom
+from steerlm_core.kube.told import Told
 from steerlm_core.kube.verdicts import DONE, RETRIED, TrainJobError, in_words
 from steerlm_core.kube.view import JobView
 from steerlm_core.kube.watch import Watched
@@ -94,6 +95,7 @@ class Launcher:
         self._stop = StopSignal()
         self._watched_workflow: Watched | None = None
         self._job = self._uid = ""
+        self._owned = False
 
     def run(self) -> None:
         """Have the step done.
@@ -146,21 +148,25 @@ class Launcher:
         self._job, self._uid = name_of(manifest), ""
         make_way(self._api, manifest, self._say)
         job = submit(self._api, manifest, self._config.budgets.admission, self._say, self._check_wanted)
-        self._uid = uid_of(job)
+        self._uid, self._owned = uid_of(job), bool(manifest["metadata"].get("ownerReferences"))
         with JobView(self._api, self._store, job, self._name, self._config.heartbeat_seconds) as view:
             over = self._watch(view)
+            if over.kind == "api_unreachable":
+                return self._leave(view, over)
+            logs = read_logs(self._api, view.pods, view.log) if over.kind not in (DONE, "job_deleted") else {}
             if over.kind == "store_unreachable":  # the run root may take long to say no
                 remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
             try:
-                return self._done(view, over) if self._committed() else self._conclude(view, over)
+                return self._done(view, over) if self._committed() else self._conclude(view, over, logs)
             except StoreError as error:
-                remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
-                words = in_words(over.kind, view.job, over.seen)
+                if over.kind != DONE:
+                    remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+                words = in_words(over.kind, view.job, over.seen, _log_of(over, logs, view))
                 raise TrainJobError("store_unreachable", f"{words}\nNor can the run root be used: {error}") from error
 
     def _watch(self, view: JobView) -> Symptom:
         """Watch until there is nothing more to wait for."""
-        patience, away, told = Patience(), Patience(), _Told(self._say, self._events)
+        patience, away, told = Patience(), Patience(), Told(self._say, self._events)
         while True:
             view.wait(_TICK_SECONDS)
             self._check_wanted()
@@ -183,19 +189,24 @@ class Launcher:
 
     def _done(self, view: JobView, over: Symptom) -> Verdict:
         """However the job has ended, the step has its model; a job that has succeeded stays to be looked at."""
-        if over.kind not in (DONE, "api_unreachable"):
+        if over.kind != DONE:
             remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
         return Verdict(DONE, over.seen)
 
-    def _conclude(self, view: JobView, over: Symptom) -> Verdict:
+    def _leave(self, view: JobView, over: Symptom) -> Verdict:
+        """Give up on an API server that is away; the job cannot be ended, and ends itself, as an orphan."""
+        with suppress(StoreError):
+            if self._committed():
+                return Verdict(DONE, over.seen)
+        raise TrainJobError(over.kind, in_words(over.kind, view.job, self._goes_on(over.seen)))
+
+    def _conclude(self, view: JobView, over: Symptom, logs: Mapping[str, str]) -> Verdict:
         """Keep what tells why, and leave nothing running."""
-        if over.kind == "api_unreachable":  # the job cannot be ended; it ends itself, as an orphan
-            raise TrainJobError(over.kind, in_words(over.kind, view.job, self._goes_on(over.seen)))
         if over.kind == DONE:
             over = Symptom("not_committed", DONE, "it succeeded, and no model manifest stands in the run root")
-        logs = read_logs(self._api, view.pods, view.log) if over.kind != "job_deleted" else {}
-        log = logs.get(over.pod) or (logs.get(view.log.pod, "") if view.log else "")
-        verdict = self._record(view.job, Verdict(over.kind, in_words(over.kind, view.job, over.seen, log)))
+            logs = read_logs(self._api, view.pods, view.log)
+        words = in_words(over.kind, view.job, over.seen, _log_of(over, logs, view))
+        verdict = self._record(view.job, Verdict(over.kind, words))
         keep_logs(self._store, view.job, logs)
         if not remove(self._api, view.job, view.uid, _REMOVE_SECONDS):
             self._say(f"job {view.job}: deleted, but a pod of it still runs after {_REMOVE_SECONDS:.0f} s")
@@ -233,8 +244,8 @@ class Launcher:
             if found is None or not (uid_of(found) == self._uid or is_owned_by(found, ours)):
                 return "it has no job"
             owners = found["metadata"].get("ownerReferences", [])
-            if owners and owners[-1]["uid"] != ours:
-                return f"the job is left to {owners[-1]['name']}, which has adopted it"
+            if owners[-1]["uid"] != ours if owners else self._owned:
+                return f"the job is left to {owners[-1]['name'] if owners else 'a launcher'} that has adopted it"
             patiently(lambda: delete(self._api, self._job, uid_of(found)), _LAST_CALL_SECONDS)
         except ClusterError as error:
             return f"the job could not be deleted ({error}); unwatched, it ends itself"
@@ -251,38 +262,9 @@ class Launcher:
         self._events.warning(words)
 
 
-class _Told:
-    """Says everything once."""
-
-    def __init__(self, say: Callable[[str], None], events: Events) -> None:
-        self._say, self._events = say, events
-        self._said: set[str] = set()
-        self._outdated = self._phase = ""
-        self._step = -1
-
-    def outdated(self, error: str) -> None:
-        if bool(error) != bool(self._outdated):
-            self._say(
-                f"the API server does not answer; still trying: {error}" if error else "the API server answers again"
-            )
-        self._outdated = error
-
-    def sight(self, job: str, sight: Sight, standing: list[Symptom]) -> None:
-        for symptom in standing:
-            topic = f"{symptom.kind} {symptom.about}"
-            if topic in self._said or symptom.kind in ("silent", "running"):
-                continue
-            if symptom.seen not in self._said:  # two symptoms may share their words
-                self._say(f"job {job}: {symptom.seen}")
-            self._said |= {topic, symptom.seen}
-        now, progress = phase(sight), sight.progress
-        if now != self._phase and now == "running":
-            self._say(f"job {job}: training runs")
-        self._phase = now
-        if progress and progress.step != self._step:
-            self._step = progress.step
-            self._events.progress(progress.step, progress.steps, "steps")
-            self._events.metric(step=float(progress.step), loss=progress.loss)
+def _log_of(over: Symptom, logs: Mapping[str, str], view: JobView) -> str:
+    """The log that tells most of an end: that of its pod, else the master's."""
+    return logs.get(over.pod) or (logs.get(view.log.pod, "") if view.log else "")
 
 
 def verdict_key(job: str) -> str:

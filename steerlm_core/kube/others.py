@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from steerlm_core.kube import paths
-from steerlm_core.kube.api import KubeApi, Object, patiently
+from steerlm_core.kube.api import DENIED_SECONDS, KubeApi, Object, patiently
 from steerlm_core.kube.pod_state import condition, name_of, uid_of
 from steerlm_core.kube.pod_template import CONTAINER
 from steerlm_core.kube.spec import ITERATION, RUN, STAGE
@@ -30,7 +30,7 @@ def make_way(api: KubeApi, manifest: Object, say: Callable[[str], None]) -> None
     """
     labels = manifest["metadata"]["labels"]
     query = {"labelSelector": ",".join(f"{key}={labels[key]}" for key in (RUN, STAGE))}
-    listed = patiently(lambda: api.request("GET", paths.jobs(api.namespace), query=query), _API_SECONDS)
+    listed = patiently(lambda: api.request("GET", paths.jobs(api.namespace), query=query), _API_SECONDS, DENIED_SECONDS)
     for job in listed["items"]:
         if name_of(job) == name_of(manifest) or _root_of(job) != _root_of(manifest):
             continue

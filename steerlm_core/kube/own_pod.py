@@ -15,7 +15,7 @@ from typing import Any
 from steerlm_core.kube import paths
 from steerlm_core.kube.api import ForbiddenError, KubeApi, Object, own_namespace, patiently
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS, _DENIED_SECONDS = 30.0, 5.0
 _MAIN = "main"  # what Argo calls the container of the step
 
 
@@ -44,7 +44,7 @@ def own_pod(api: KubeApi) -> Object | None:
         return None
     name = os.environ.get("POD_NAME") or socket.gethostname()
     try:
-        return patiently(lambda: api.get(f"{paths.pods(namespace)}/{name}"), _PATIENCE_SECONDS)
+        return patiently(lambda: api.get(f"{paths.pods(namespace)}/{name}"), _PATIENCE_SECONDS, _DENIED_SECONDS)
     except ForbiddenError:
         return None
 

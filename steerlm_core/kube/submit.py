@@ -38,13 +38,15 @@ def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Chec
         TrainJobError: It cannot be created, or its name is taken; the message says why.
     """
     name, start, pause, told = name_of(manifest), time.monotonic(), _FIRST_PAUSE, ""
+    allowed = start  # when a permission was last not what was missing
     while True:
         check()
-        passed = time.monotonic() - start
+        now = time.monotonic()
         try:
-            return _create_or_adopt(api, manifest, passed)
+            return _create_or_adopt(api, manifest, now - allowed)
         except _WaitError as wait:
-            if passed >= seconds:
+            allowed = allowed if wait.kind == "forbidden" else now
+            if now - start >= seconds:
                 raise TrainJobError(wait.kind, in_words(wait.kind, name, str(wait))) from wait
             if str(wait) != told:
                 told = str(wait)
@@ -61,13 +63,13 @@ class _WaitError(Exception):
         self.kind = kind
 
 
-def _create_or_adopt(api: KubeApi, manifest: Object, passed: float) -> Object:
+def _create_or_adopt(api: KubeApi, manifest: Object, denied: float) -> Object:
     path, name = paths.jobs(api.namespace), name_of(manifest)
     try:
         return api.request("POST", path, manifest)
     except ClusterError as error:
         if error.status != 409 and not error.transient:
-            raise _refusal(name, error, passed) from error
+            raise _refusal(name, error, denied) from error
         if error.transient and "exceeded quota" in str(error):
             raise _WaitError("quota", str(error)) from error
         refused = error
@@ -82,8 +84,8 @@ def _create_or_adopt(api: KubeApi, manifest: Object, passed: float) -> Object:
     return _adopt(api, found, manifest)
 
 
-def _refusal(name: str, error: ClusterError, passed: float) -> Exception:
-    """What a refusal that is no accident means, so long after the first try."""
+def _refusal(name: str, error: ClusterError, denied: float) -> Exception:
+    """What a refusal that is no accident means; permissions have been missing for so long."""
     words = str(error)
     if error.status == 403 and "exceeded quota" in words:
         return _WaitError("quota", words)
@@ -92,7 +94,7 @@ def _refusal(name: str, error: ClusterError, passed: float) -> Exception:
     else:
         lacking = error.status == 401 or "cannot create resource" in words
         kind = "forbidden" if lacking else "rejected"
-        if lacking and error.may_pass(passed):
+        if lacking and error.may_pass(denied):
             return _WaitError(kind, words)
     return TrainJobError(kind, in_words(kind, name, words))
 
@@ -146,7 +148,7 @@ def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
             if not any(_runs(pod, uid) for pod in listed["items"]):
                 return True
         except ClusterError as error:
-            if not error.may_pass(time.monotonic() - start):
+            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
                 raise
         if time.monotonic() - start >= seconds:
             return False

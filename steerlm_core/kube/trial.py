@@ -14,8 +14,8 @@ from steerlm_core import __version__
 from steerlm_core.kube import paths
 from steerlm_core.kube.api import ClusterError, ForbiddenError, KubeApi, Object
 from steerlm_core.kube.check import Check, State
-from steerlm_core.kube.classify import never_fits
 from steerlm_core.kube.operator import NAMESPACE, Operator
+from steerlm_core.kube.quota import never_fits
 from steerlm_core.kube.spec import JobTarget, build_job
 from steerlm_core.platform_config import PlatformConfig
 

@@ -9,6 +9,7 @@ from steerlm_core.store.local import UNFINISHED
 
 _CONFIRMED = r"confirmation/(?:policy-0|iteration-\d{3})"
 _STAGE = rf"(?:iterations/\d{{3}}|{_CONFIRMED})"
+_OUTPUT = r"(?:candidates|labels|prior_scores|groups|model|evaluation)"
 _TABLE = re.compile(
     rf"(?P<prefix>prompts|annotated|{_STAGE}/(?:candidates|labels|prior_scores|groups|evaluation))"
     r"/part-\d{5}-[0-9a-f]{12}\.parquet"
@@ -22,7 +23,7 @@ _WORK = re.compile(r"iterations/\d{3}/train/.+")  # training's own folder
 _RECORD = re.compile(rf"(?P<prefix>{_STAGE}/(?:candidates|labels|prior_scores))/records/\d{{5}}\.json")
 _LEASE = re.compile(r"leases/(?:(?:\d{3}-)?[a-z_]+(?:-\d+of\d+)?\.json|probe-[0-9a-f]{32})")
 _DOCUMENT = re.compile(
-    rf"(?:prompts|annotated|models/(?:prior|attribute|policy-0)|{_STAGE}/\w+)/(?:manifest|removed)\.json"
+    rf"(?:prompts|annotated|models/(?:prior|attribute|policy-0)|{_STAGE}/{_OUTPUT})/(?:manifest|removed)\.json"
     rf"|iterations/\d{{3}}/(?:commit|evaluation/evaluation)\.json"
     rf"|{_CONFIRMED}/(?:confirmation|comparison)\.json"
     r"|(?:run|decision)\.json"

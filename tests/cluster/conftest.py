@@ -120,13 +120,16 @@ def launch(place: Place, prepared: Callable[[int], Path], request: pytest.Fixtur
         return launched
 
     yield start
-    for launched in started:
-        if launched.process.poll() is not None and not launched.killed:
-            until("no pod runs", lambda: not launched.running_pods(), 30)  # noqa: B023
-        place.tells_no_credential([launched.said, *launched.kept()])
-        launched.process.kill()
-        launched.ended(10)
-        launched.delete_jobs()
+    try:
+        for launched in started:
+            if launched.process.poll() is not None and not launched.killed:
+                until("no pod runs", lambda: not launched.running_pods(), 30)  # noqa: B023
+            place.tells_no_credential([launched.said, *launched.kept()])
+    finally:
+        for launched in started:
+            launched.process.kill()
+            launched.ended(10)
+            launched.delete_jobs()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from steerlm_core.kube.classify import Sight, never_fits, phase, symptoms, unreachable
+from steerlm_core.kube.classify import Sight, phase, symptoms, unreachable
 from steerlm_core.kube.job_files import End, Outcome, Progress
+from steerlm_core.kube.quota import never_fits
 from steerlm_core.kube.spec import QUEUE
 from steerlm_core.kube.symptom import Patience, Symptom
 from steerlm_core.kube.verdicts import RETRIED, TELLING, WAYS_OUT
@@ -147,7 +148,10 @@ CASES: list[tuple[str, Sight, str, float, str]] = [
     ("killed", Sight(job("Failed"), [pod(**ended(137))]), "killed", 3, "signal 9"),
     ("killed, while the other pod may yet tell why", Sight(job("Failed"), [pod(**ended(137)), worker()]), "killed", 35,
      "signal 9"),
-    ("an image of something else", Sight(job("Failed"), [pod(**ended(1))]), "configuration", 0, "of this release"),
+    ("an image of something else", Sight(job("Failed"), [pod(**ended(1))]), "configuration", 3, "of this release"),
+    ("an outcome whose termination message was cut",
+     Sight(job("Failed"), [pod("pod-0", **ended(1, message=BROKEN[:99]))], outcomes=[outcome(End.STORE_UNREACHABLE)]),
+     "store_unreachable", 0, "said so"),
     ("an init container failed", Sight(job("Failed"), [worker(phase="Failed", initContainerStatuses=INIT)]), "killed",
      3, "init-pytorch: ended with exit code 1"),
     ("outcome in the run root", Sight(job("Failed"), [pod(**ended(1))], outcomes=[outcome(End.USER_ERROR)]),

@@ -140,6 +140,12 @@ def test_a_certificate_that_pods_check_otherwise_is_unknown(
     assert words in found.found
 
 
+def test_settings_that_no_client_takes_are_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEERLM_S3_ADDRESSING", "vitrual")
+    found = store("s3://bucket/run", ObjectStoreConfig())
+    assert (found.state, "vitrual" in found.found) == (State.FAILED, True)
+
+
 @pytest.mark.parametrize("host", ["s3.amazonaws.com", "s3.eu-west-1.amazonaws.com"])
 def test_aws_is_aws(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytest
 
+from steerlm_core.errors import StoreError
 from steerlm_core.kube import launcher as launcher_module
 from steerlm_core.kube import submit as submit_module
 from steerlm_core.kube.api import ClusterError
 from steerlm_core.kube.classify import Sight
-from steerlm_core.kube.job_files import End, Outcome
+from steerlm_core.kube.job_files import End, Outcome, log_key
 from steerlm_core.kube.launcher import Launcher, verdict_key
 from steerlm_core.kube.own_pod import Workflow
 from steerlm_core.kube.spec import ITERATION, RUN, SPEC_HASH, STAGE
@@ -111,7 +113,7 @@ def launched(
     api: FakeApi,
     store: RunStore,
     *ends: dict[str, Any],
-    committed: bool | None = None,
+    committed: bool | Callable[[], bool] | None = None,
     workflow: Workflow | None = None,
     said: Said | None = None,
     **config: Any,
@@ -121,6 +123,8 @@ def launched(
     settings = TrainJobConfig(budgets=BudgetsConfig(admission=60), **config)
 
     def there() -> bool:
+        if callable(committed):
+            return committed()
         return View.now is SUCCEEDED if committed is None else committed
 
     launcher = Launcher(api, store, settings, manifest, said, committed=there, name="me", workflow=workflow)
@@ -164,6 +168,30 @@ def test_an_api_server_that_stays_away_is_given_up_and_the_job_left_to_itself(
     assert not store.exists(verdict_key("train-0"))
     assert list(api.jobs) == ["train-0"]
     launched(api, store, {"conditions": {}}, committed=True)  # the model came meanwhile
+    with pytest.raises(TrainJobError, match=r"api_unreachable: .*job train-0 goes on"):
+        launched(api, store, {"conditions": {}}, committed=unknown)
+    assert list(api.jobs) == ["train-0"]
+
+
+def unknown() -> bool:
+    raise StoreError("refused")
+
+
+def test_a_store_that_is_gone_takes_no_log_along(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi()
+
+    def committed() -> bool:
+        assert not api.jobs  # ended before anybody asks what may take long to answer
+        return unknown()
+
+    monkeypatch.setattr(launcher_module, "read_logs", lambda *_: {"p": "its last words"} if api.jobs else {})
+    with pytest.raises(TrainJobError, match=r"store_unreachable: .*(?s:.*)its last words") as error:
+        launched(api, store, failed(End.STORE_UNREACHABLE), committed=committed)
+    assert "Nor can the run root be used: refused" in str(error.value)
+    assert not api.jobs
+    with pytest.raises(TrainJobError):
+        launched(api, store, failed(End.STORE_UNREACHABLE), max_attempts=1)
+    assert store.read(log_key("train-0", "p")) == b"its last words"
 
 
 def test_what_may_succeed_is_tried_again_under_the_next_name(store: RunStore) -> None:
@@ -321,13 +349,14 @@ OURS, THEIRS = ({"kind": "Workflow", "name": uid, "uid": uid} for uid in ("ours"
         (True, [OURS], [], "the job was deleted"),
         (True, [], [], "the job was deleted"),
         (True, [THEIRS, OURS], [], "the job was deleted"),  # adopted from a Workflow that has ended
-        (True, [OURS, THEIRS], ["train-0"], "left to theirs"),
+        (True, [OURS, THEIRS], ["train-0"], "left to theirs that has adopted it"),
+        (True, None, ["train-0"], "left to a launcher that has adopted it"),  # a laptop's, which has no Workflow
         (False, [OURS], [], "the job was deleted"),  # created, and the answer has not come
         (False, [], ["train-0"], "it has no job"),  # somebody else's, of this name
     ],
 )
 def test_a_terminated_run_deletes_its_own_job_and_no_other(
-    store: RunStore, monkeypatch: pytest.MonkeyPatch, ours: bool, owners: list[Any], left: list[str], words: str
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, ours: bool, owners: list[Any] | None, left: list[str], words: str
 ) -> None:
     class Terminated(WatchedOnce):
         """Is at work while its launcher submits, and terminated when it watches."""
@@ -338,7 +367,9 @@ def test_a_terminated_run_deletes_its_own_job_and_no_other(
             pass
 
     def submit(api: FakeApi, wanted: Any, seconds: float, say: Any, check: Any) -> Any:
-        job = api.request("POST", "pytorchjobs", {"metadata": {"name": "train-0", "ownerReferences": owners}})
+        if owners is None:
+            wanted["metadata"]["ownerReferences"] = [OURS]
+        job = api.request("POST", "pytorchjobs", {"metadata": {"name": "train-0", "ownerReferences": owners or []}})
         if not ours:
             check()
         return job

@@ -55,7 +55,7 @@ def test_after_a_wish_to_stop_consequences_take_its_name_and_causes_keep_theirs(
 @pytest.mark.parametrize("text", ["x" * 20_000, "ä" * 20_000, "\n" * 20_000, "short"])
 def test_a_termination_message_is_never_cut_by_kubernetes(text):
     kept = fitted(done(0, f"begin {text} end"))
-    assert len(kept.to_bytes()) <= 4096
+    assert len(kept.to_bytes()) <= 2048
     assert kept.message.startswith("begin")
     assert kept.message.endswith("end")
     assert Outcome.from_bytes(kept.to_bytes(), "termination message") == kept

@@ -84,6 +84,14 @@ def test_a_namespace_that_is_assumed_is_said(files, monkeypatch, capsys, tmp_pat
     assert "'default' is assumed" in said
 
 
+@pytest.mark.parametrize("text", ["{", "- a\n- b: [", None])
+def test_a_kubeconfig_that_cannot_be_read_is_as_good_as_none(files, monkeypatch, capsys, tmp_path, text):
+    path = tmp_path / "kubeconfig"
+    path.write_text(text) if text else path.mkdir()
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    assert "'default' is assumed" in rendered(files, monkeypatch, capsys)[1]
+
+
 def test_the_root_has_the_form_that_a_run_gives_it(files, monkeypatch, capsys, tmp_path):
     with kube_api(BaseHTTPRequestHandler, "team", tmp_path, monkeypatch):
         jobs = [rendered(files, monkeypatch, capsys, "--root", root)[0] for root in ("s3://bucket/r", "s3://bucket/r/")]

@@ -127,6 +127,10 @@ def test_a_server_that_has_just_started_and_knows_no_permissions_is_waited_for(m
     api.spoiled["POST"] = [denied, denied]
     found, _ = submitted(api, job(), seconds=86_400)
     assert found["metadata"]["uid"]
+    api, instants = FakeApi(), iter((0, 3600, 3605, 3610))  # the server starts after an hour in which a quota was full
+    monkeypatch.setattr(submit_module.time, "monotonic", lambda: next(instants))
+    api.spoiled["POST"] = [ForbiddenError("exceeded quota: q", 403), denied]
+    submitted(api, job(), seconds=86_400)
     clock = iter(range(0, 1000, 50))
     monkeypatch.setattr(submit_module.time, "monotonic", lambda: next(clock))
     api.spoiled["POST"] = [denied] * 9

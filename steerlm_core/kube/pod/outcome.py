@@ -13,7 +13,7 @@ from steerlm_core.kube.pod.stop import Stop
 from steerlm_core.store import open_store
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
 
-_MESSAGE_BYTES = 4096  # what Kubernetes keeps of a termination message
+_MESSAGE_BYTES = 2048  # Kubernetes keeps 4096 of a termination message, and 12288 of those of all containers of a pod
 _CUT = " […] "
 _ATTEMPTS = 3  # at a copy of what the termination message says
 
@@ -48,8 +48,11 @@ def failed(rank: int, error: Exception, stop: Stop) -> Outcome:
 
 
 def tell(outcome: Outcome, root: str, job: str, termination_log: Path) -> None:
-    """Write an outcome to both places. A store that is gone costs the copy in the run root, no more."""
-    termination_log.write_bytes(fitted(outcome).to_bytes())
+    """Write an outcome to both places; one that cannot be written costs that copy, no more."""
+    try:
+        termination_log.write_bytes(fitted(outcome).to_bytes())
+    except OSError as error:
+        _log.warning("the outcome is not in %s: %s", termination_log, error)
     if outcome.end is End.DONE and outcome.rank > 0:
         return
     try:
