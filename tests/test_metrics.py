@@ -20,7 +20,7 @@ import yaml
 from steerlm_core.errors import ConfigError, NonFiniteError
 from steerlm_core.kube.classify import Sight
 from steerlm_core.kube.job_files import Progress
-from steerlm_core.kube.launcher import _Told
+from steerlm_core.kube.told import Told
 from steerlm_core.kube.verdicts import TrainJobError
 from steerlm_core.observe.events import Event, EventLog
 from steerlm_core.observe.exposition import GATEWAY, PORT, Pusher, metric_listeners, serve
@@ -97,7 +97,7 @@ def test_the_age_of_the_first_checkpoint_counts_from_the_first_step():
 def test_what_a_launcher_sees_of_its_job_is_counted_as_far_as_it_goes():
     metrics, heard = Metrics(), []
     with EventLog("run-1", None, [metrics, heard.append]).step("train", 0) as says:
-        told = _Told(lambda words: None, says)
+        told = Told(lambda words: None, says)
         for step, loss in ((3, 0.5), (7, 0.25)):
             told.sight("job", Sight({"status": {}}, progress=Progress(step=step, steps=10, loss=loss, time=1.0)), [])
         assert _value(metrics, "steerlm_train_loss") == 0.25
