@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 import yaml
 
 from steerlm_core.sealed import unseal
-from steerlm_core.store import open_store
 from tests.cluster.kit import ROOT, objects
 from tests.cluster.place import Place
 from tests.in_process import STEERLM
 from tests.services.s3 import BUCKET
 from tests.toy.runs import results
+from tests.waiting import until
 
 
 def run(config: Path, root: str, *words: str, **environment: str) -> str:
@@ -25,6 +25,9 @@ def run(config: Path, root: str, *words: str, **environment: str) -> str:
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+_RUN, _JOB = "steerlm.dev/run", "training.kubeflow.org/job-name"
 
 
 @pytest.fixture
@@ -49,16 +52,36 @@ def test_the_demo_on_the_cluster_is_bitwise_that_of_two_processes_here(
             pool.submit(run, demo, here, "--backend", "torchrun"),
             pool.submit(run, demo, alone, "--backend", "local", "--max-iterations", "1"),
         ]
-        for each in runs:
-            each.result()
+        nodes = _nodes_of_jobs(place, runs)
+    for each in runs:
+        each.result()
     run_id = open_store(there).document("run.json")["run_id"]
-    pods = objects("pods", place.name, "-l", f"steerlm.dev/run={run_id}")
-    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
-    assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
+    trained = [commit for commit in results(there) if commit.endswith("/commit.json")]
+    assert [len(found) for (run, _), found in nodes.items() if run == run_id] == [2] * len(trained), nodes
+    until("no pod runs", lambda: not _running(place, run_id), 30)
     assert {"iterations/000/commit.json", "iterations/001/commit.json"} <= results(here).keys()
     assert results(there) == results(here)
     one, two = (results(root)["iterations/000/evaluation/evaluation.json"] for root in (alone, here))
     _within(unseal(one, "one"), unseal(two, "two"), 1e-4)
+
+
+def _nodes_of_jobs(place: Place, runs: list[Future[str]]) -> dict[tuple[str, str], set[str]]:
+    """Watch until the runs have ended; return the nodes of each job's pods, by run and job.
+
+    Afterwards is too late: a worker that still runs when the master has succeeded is deleted.
+    """
+    nodes: dict[tuple[str, str], set[str]] = {}
+    while wait(runs, 1.0).not_done:
+        for pod in objects("pods", place.name, "-l", _RUN):
+            labels, node = pod["metadata"]["labels"], pod["spec"].get("nodeName")
+            if node:
+                nodes.setdefault((labels[_RUN], labels[_JOB]), set()).add(node)
+    return nodes
+
+
+def _running(place: Place, run_id: str) -> list[str]:
+    pods = objects("pods", place.name, "-l", f"{_RUN}={run_id}")
+    return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
 
 
 def _within(one: object, other: object, limit: float) -> None:

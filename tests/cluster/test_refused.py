@@ -80,6 +80,7 @@ def test_name_taken_by_another_spec(launch: Launch, place: Place, table: Table) 
     assert f"job {name}: name_taken: " in message
     assert "somebody-elses" in message
     assert [job["metadata"]["annotations"]["steerlm.dev/spec-hash"] for job in second.jobs()] == ["somebody-elses"]
+    first.delete_jobs()  # which nobody else would: it is somebody else's
     table.row("the job's name is taken by another spec", "name_taken", message, 0, "ends; the other job is left alone")
 
 
