@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from steerlm_core.sealed import unseal
+from steerlm_core.store import open_store
 from tests.cluster.kit import ROOT, objects
 from tests.cluster.place import Place
 from tests.in_process import STEERLM
