@@ -25,7 +25,7 @@ from steerlm_core.kube.others import make_way
 from steerlm_core.kube.own_pod import Workflow, is_terminated
 from steerlm_core.kube.pod_state import is_owned_by, name_of, uid_of
 from steerlm_core.kube.pulse import Objects
-from steerlm_core.kube.submit import delete, remove, submit
+from steerlm_core.kube.submit import REMOVE_SECONDS, clear, delete, remove, submit
 from steerlm_core.kube.symptom import Patience, Symptom
 from steerlm_core.kube.told import Told
 from steerlm_core.kube.verdicts import DONE, RETRIED, TrainJobError, in_words
@@ -41,7 +41,6 @@ _log = logging.getLogger("steerlm.kube")
 
 _TICK_SECONDS = 1.0
 _SAID_AFTER = 5.0  # what passes by itself need not be said
-_REMOVE_SECONDS = 180.0
 _LAST_CALL_SECONDS = 5.0  # after a termination, before SIGTERM
 
 
@@ -155,12 +154,12 @@ class Launcher:
                 return self._leave(view, over)
             logs = read_logs(self._api, view.pods, view.log) if over.kind not in (DONE, "job_deleted") else {}
             if over.kind == "store_unreachable":  # the run root may take long to say no
-                remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+                remove(self._api, view.job, view.uid, REMOVE_SECONDS)
             try:
                 return self._done(view, over) if self._committed() else self._conclude(view, over, logs)
             except StoreError as error:
                 if over.kind != DONE:
-                    remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+                    remove(self._api, view.job, view.uid, REMOVE_SECONDS)
                 words = in_words(over.kind, view.job, over.seen, _log_of(over, logs, view))
                 raise TrainJobError("store_unreachable", f"{words}\nNor can the run root be used: {error}") from error
 
@@ -190,7 +189,7 @@ class Launcher:
     def _done(self, view: JobView, over: Symptom) -> Verdict:
         """However the job has ended, the step has its model; a job that has succeeded stays to be looked at."""
         if over.kind != DONE:
-            remove(self._api, view.job, view.uid, _REMOVE_SECONDS)
+            remove(self._api, view.job, view.uid, REMOVE_SECONDS)
         return Verdict(DONE, over.seen)
 
     def _leave(self, view: JobView, over: Symptom) -> Verdict:
@@ -208,8 +207,7 @@ class Launcher:
         words = in_words(over.kind, view.job, over.seen, _log_of(over, logs, view))
         verdict = self._record(view.job, Verdict(over.kind, words))
         keep_logs(self._store, view.job, logs)
-        if not remove(self._api, view.job, view.uid, _REMOVE_SECONDS):
-            self._say(f"job {view.job}: deleted, but a pod of it still runs after {_REMOVE_SECONDS:.0f} s")
+        clear(self._api, view.job, view.uid, self._say)
         return verdict
 
     def _record(self, job: str, verdict: Verdict) -> Verdict:

@@ -14,9 +14,8 @@ from steerlm_core.kube.api import DENIED_SECONDS, KubeApi, Object, patiently
 from steerlm_core.kube.pod_state import condition, name_of, uid_of
 from steerlm_core.kube.pod_template import CONTAINER
 from steerlm_core.kube.spec import ITERATION, RUN, STAGE
-from steerlm_core.kube.submit import remove
+from steerlm_core.kube.submit import clear, remove
 
-_REMOVE_SECONDS = 180.0
 _API_SECONDS = 300.0
 
 
@@ -36,8 +35,7 @@ def make_way(api: KubeApi, manifest: Object, say: Callable[[str], None]) -> None
             continue
         if _is_rival(job, labels[ITERATION]):
             say(f"job {name_of(job)} is for the same step, made otherwise: it is deleted for {name_of(manifest)}")
-            if not remove(api, name_of(job), uid_of(job), _REMOVE_SECONDS):
-                say(f"job {name_of(job)}: deleted, but a pod of it still runs after {_REMOVE_SECONDS:.0f} s")
+            clear(api, name_of(job), uid_of(job), say)
         elif _is_done_with(job, labels[ITERATION]):
             remove(api, name_of(job), uid_of(job), 0.0)
 

@@ -20,6 +20,7 @@ from steerlm_core.kube.verdicts import TrainJobError, in_words
 Say = Callable[[str], None]
 Check = Callable[[], None]
 
+REMOVE_SECONDS = 180.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _OPERATOR_LABEL = "training.kubeflow.org/job-name"
 
@@ -153,6 +154,12 @@ def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
         if time.monotonic() - start >= seconds:
             return False
         time.sleep(random.uniform(0.5, 1.0))
+
+
+def clear(api: KubeApi, job: str, uid: str, say: Say) -> None:
+    """Remove a job, and say so where a pod of it runs on."""
+    if not remove(api, job, uid, REMOVE_SECONDS):
+        say(f"job {job}: deleted, but a pod of it still runs after {REMOVE_SECONDS:.0f} s")
 
 
 def _runs(pod: Object, job_uid: str) -> bool:
