@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -490,11 +491,9 @@ def test_a_loop_that_dies_before_every_commit_ends_as_if_it_had_not(finished, co
     with pytest.raises(KeyboardInterrupt):
         _loop(mine.root, config)
     for _ in range(50):
-        try:
+        with suppress(KeyboardInterrupt):  # of dies_once
             _loop(mine.root)
             break
-        except KeyboardInterrupt:
-            pass
     assert len(died) >= 20
     for iteration in range(2):
         for key in (f"iterations/{iteration:03d}/evaluation/evaluation.json", decide.commit_key(iteration)):
