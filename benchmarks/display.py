@@ -20,7 +20,7 @@ from steerlm_core.observe.display import RichDisplay
 from steerlm_core.observe.event_file import EventFile
 from steerlm_core.observe.events import EventLog
 from steerlm_core.observe.metrics import Metrics
-from steerlm_core.observe.run_view import RunView
+from steerlm_core.report.run_view import RunView
 
 _CALLS_A_SECOND = 1000  # of `progress`, far more than any step makes
 

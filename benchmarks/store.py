@@ -90,8 +90,8 @@ def _transfer(arm: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def _ours(folder: Path) -> tuple[Callable[[], None], Callable[[Path], object]]:
-    from steerlm_core.manifest import Manifest, Part
     from steerlm_core.store import open_store
+    from steerlm_core.store.manifest import Manifest, Part
 
     store, parts = open_store(f"s3://{BUCKET}/run"), list[Part]()
     return (

@@ -28,7 +28,7 @@ def best_weights(root: str) -> str:
     """
     import math
 
-    from steerlm_core.observe.run_view import RunView
+    from steerlm_core.report.run_view import RunView
 
     view = RunView(root)
     tables = [view.store.read_table(part) for part in view.manifest("iterations/000/groups").parts]

@@ -16,13 +16,13 @@ from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.dotted import differing
 from steerlm_core.errors import RunStateError
 from steerlm_core.schemas import SCHEMA_VERSION
-from steerlm_core.sealed import seal
 from steerlm_core.steps.context import RunInfo
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import RUN
 from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.probe import probe
 from steerlm_core.store.run_store import RunStore
+from steerlm_core.store.sealed import seal
 
 _VERSIONED = ("torch", "transformers", "deepspeed", "pyarrow")
 

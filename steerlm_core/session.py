@@ -19,10 +19,9 @@ from typing import Any, Literal
 
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import RunStateError, StoreError
-from steerlm_core.manifest import Manifest
 from steerlm_core.models.lazy import LazyModels
 from steerlm_core.observe.events import EventLog
-from steerlm_core.platform_config import PlatformConfig, find_platform
+from steerlm_core.platform import PlatformConfig, find_platform
 from steerlm_core.retrain.finish import finish as finish_run
 from steerlm_core.retrain.promotion import iterations_in_use
 from steerlm_core.retrain.running import open_base, renewed
@@ -33,6 +32,7 @@ from steerlm_core.store.contents import comparison_key, read_contents
 from steerlm_core.store.gc import retire
 from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.lease import hold
+from steerlm_core.store.manifest import Manifest
 from steerlm_core.store.scratch import Scratch
 
 # The steps of an iteration, in their order; label and score_prior do not need each other. A step's module is
@@ -233,7 +233,7 @@ class _ChosenBackend:
 
     @cached_property
     def _cluster(self) -> TrainBackend:
-        from steerlm_core.kube.backend import PyTorchJobBackend
+        from steerlm_core.kube.launch.backend import PyTorchJobBackend
 
         return PyTorchJobBackend(self._platform or PlatformConfig(), self._root)
 

@@ -11,10 +11,10 @@ import pytest
 from steerlm_core import runtime
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import ConfigError, RunStateError
-from steerlm_core.kube.verdicts import TrainJobError
+from steerlm_core.kube.job.verdicts import TrainJobError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
-from steerlm_core.platform_config import FILE, INLINE
+from steerlm_core.platform import FILE, INLINE
 from steerlm_core.run_root import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.steps.train import LocalBackend, TorchrunBackend
@@ -66,7 +66,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(LocalBackend, "train", lambda self, context: "local")
     monkeypatch.setattr(TorchrunBackend, "train", lambda self, context: "torchrun")
-    monkeypatch.setattr("steerlm_core.kube.backend.PyTorchJobBackend", Job)
+    monkeypatch.setattr("steerlm_core.kube.launch.backend.PyTorchJobBackend", Job)
 
 
 @pytest.mark.usefixtures("backends")
@@ -122,7 +122,7 @@ def test_a_permission_that_is_missing_is_named_by_the_pipelines_prepare(
         def may(self, *of: str, **more: str) -> bool:
             return False
 
-    monkeypatch.setattr("steerlm_core.kube.backend.connect", lambda namespace: MayNot())
+    monkeypatch.setattr("steerlm_core.kube.launch.backend.connect", lambda namespace: MayNot())
     monkeypatch.setenv(INLINE, json.dumps(JOBS))
     create_or_open_run(bucket, changed())
     with pytest.raises(TrainJobError, match="this account may not create"):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steerlm_core.sealed import seal
 from steerlm_core.store import open_store
+from steerlm_core.store.sealed import seal
 from tests.in_process import STEERLM, Ended, Steerlm
 from tests.tiny import tiny_settings
 
@@ -277,8 +277,8 @@ def test_inspect_shows_tokens_and_weights_of_a_group(steerlm, root):
 
 def test_inspect_adds_up(root):
     from steerlm_core.commands.inspect import read_group
-    from steerlm_core.observe.run_view import RunView
     from steerlm_core.raters import sentiment, word_count
+    from steerlm_core.report.run_view import RunView
 
     weighed, candidates = read_group(RunView(str(root)), 0, "", "held_out")
     assert [row["index"] for row in candidates] == weighed["index"]

@@ -10,7 +10,7 @@ from kfp.compiler import Compiler
 
 from examples.own_pipeline import weights
 from steerlm_core.kubeflow.local_runner import plain
-from steerlm_core.observe.run_view import RunView
+from steerlm_core.report.run_view import RunView
 from tests.toy.world import build, small
 
 

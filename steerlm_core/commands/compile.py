@@ -19,7 +19,7 @@ def compile_pipeline(
 ) -> None:
     """Write the Kubeflow pipeline with the images, resources and secrets of a platform, ready to be uploaded."""
     from steerlm_core.kubeflow.platform import write_pipeline
-    from steerlm_core.platform_config import load_platform
+    from steerlm_core.platform import load_platform
 
     write_pipeline(output, load_platform(platform) if platform else None, max_iterations)
     typer.echo(f"Wrote {output}, {output.stat().st_size / 1000:.0f} kB.")

@@ -14,10 +14,10 @@ import typer
 
 from steerlm_core.commands.kubeflow_options import CA, Host, Image, Namespace, TokenFile, address, pipeline
 from steerlm_core.commands.render import PlatformFile, given_platform
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.platform import PlatformConfig
 
 if TYPE_CHECKING:
-    from steerlm_core.kube.check import Check
+    from steerlm_core.kube.preflight.check import Check
     from steerlm_core.kubeflow.client import Address
 
 _LIBRARIES = ("transformers", "pyarrow", "peft", "deepspeed", "kfp", "kfp-kubernetes", "kubernetes", "boto3")
@@ -62,7 +62,7 @@ def doctor(
 
 def _cluster(platform: PlatformConfig, root: str | None, namespace: str | None) -> bool:
     """Look at the cluster that training jobs would run on; return whether it is ready."""
-    from steerlm_core.kube.doctor import examine
+    from steerlm_core.kube.preflight.doctor import examine
 
     return _show(list(examine(platform, root, namespace)))
 
@@ -78,7 +78,7 @@ def _kubeflow(where: Address, platform: Path | None, image: str | None, root: st
 def _show(checks: Sequence[Check]) -> bool:
     """Print what was found as a table, the commands below it, whole; return whether no check has failed."""
     from steerlm_core.commands.tables import print_table, print_text
-    from steerlm_core.kube.check import State
+    from steerlm_core.kube.preflight.check import State
 
     print_table(("what", "", "found"), [(check.what, check.state.value, check.found) for check in checks])
     for repair in dict.fromkeys(check.repair for check in checks if check.repair):

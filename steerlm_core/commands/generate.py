@@ -14,7 +14,7 @@ from steerlm_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from steerlm_core.commands.steered import Answer
-    from steerlm_core.observe.run_view import RunView
+    from steerlm_core.report.run_view import RunView
 
 _SWEPT = 8  # responses at each level of the table: one alone says little
 
@@ -31,7 +31,7 @@ def generate(
     """Steer the result. Without a prompt or levels: a table of one prompt at each level of one attribute."""
     from steerlm_core.commands.steered import SteeredPolicy
     from steerlm_core.commands.tables import print_table, print_text
-    from steerlm_core.observe.run_view import RunView
+    from steerlm_core.report.run_view import RunView
 
     view = RunView(root)
     given = parse_label(attributes, view.config.attributes, "--attributes") if attributes else {}

@@ -14,7 +14,7 @@ from steerlm_core.commands.run import Root
 from steerlm_core.errors import DataError
 
 if TYPE_CHECKING:
-    from steerlm_core.observe.run_view import RunView
+    from steerlm_core.report.run_view import RunView
 
 Row = dict[str, Any]
 
@@ -51,7 +51,7 @@ def inspect(
     from transformers import AutoTokenizer
 
     from steerlm_core.commands.tables import print_table, print_text
-    from steerlm_core.observe.run_view import RunView
+    from steerlm_core.report.run_view import RunView
 
     view = RunView(root)
     weighed, candidates = read_group(view, iteration, group or "", split.value)

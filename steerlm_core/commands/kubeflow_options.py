@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from steerlm_core.platform_config import load_platform
+from steerlm_core.platform import load_platform
 
 if TYPE_CHECKING:
     from steerlm_core.kubeflow.client import Address

@@ -10,7 +10,7 @@ import yaml
 
 from steerlm_core.config import RunConfig, load_config
 from steerlm_core.errors import ConfigError
-from steerlm_core.platform_config import PlatformConfig, load_platform
+from steerlm_core.platform import PlatformConfig, load_platform
 
 _NO_RUN_YET = "00000000"
 
@@ -32,7 +32,7 @@ def render(
     attempt: Annotated[int, typer.Option(min=0, help="The attempt.")] = 0,
 ) -> None:
     """Print the PyTorchJob of a training step as YAML; nothing is created."""
-    from steerlm_core.kube.spec import JobTarget, build_job
+    from steerlm_core.kube.job.spec import JobTarget, build_job
 
     found = given_platform(platform)
     if found.image.name is None:
@@ -63,7 +63,7 @@ def _run(run: str, root: str) -> tuple[str, RunConfig, str]:
 
 def _namespace() -> str:
     """Return where a launcher that is started here would create the job."""
-    from steerlm_core.kube.api import ClusterError, home_namespace
+    from steerlm_core.kube.api.client import ClusterError, home_namespace
 
     try:
         return home_namespace()

@@ -26,7 +26,7 @@ def report(
     if path.suffix == ".md":
         _write_markdown(roots, path)
     else:
-        from steerlm_core.observe.report.html import write_html
+        from steerlm_core.report.html import write_html
 
         write_html(roots, path)
     typer.echo(f"Wrote {path}.")
@@ -42,7 +42,7 @@ def _default_path(roots: list[str]) -> Path:
 
 
 def _write_markdown(roots: list[str], path: Path) -> None:
-    from steerlm_core.observe.report.markdown import write_markdown
+    from steerlm_core.report.markdown import write_markdown
 
     if len(roots) > 1:
         raise ConfigError(f"--output {path}: a Markdown summary is of one run; several are compared in HTML.")
@@ -56,8 +56,8 @@ def export(
     """Copy the best model as a plain Hugging Face folder, with a card that says how to prompt it."""
     from shutil import copytree
 
-    from steerlm_core.observe.card import model_card
-    from steerlm_core.observe.run_view import RunView
+    from steerlm_core.report.card import model_card
+    from steerlm_core.report.run_view import RunView
 
     if directory.exists():
         raise RunStateError(f"{directory}: exists already, and is left as it is. Give a new directory.")

@@ -18,7 +18,7 @@ import typer
 from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.errors import ConfigError
-from steerlm_core.platform_config import FILE as PLATFORM_FILE
+from steerlm_core.platform import FILE as PLATFORM_FILE
 
 if TYPE_CHECKING:
     from steerlm_core.observe.display import Display

@@ -9,7 +9,7 @@ import typer
 from steerlm_core.commands.run import INTERRUPTED, DisplayMode, Root, Shown
 
 if TYPE_CHECKING:
-    from steerlm_core.observe.run_view import IterationView, RunView
+    from steerlm_core.report.run_view import IterationView, RunView
 
 _DISK_SECONDS, _BUCKET_SECONDS = 1.0, 5.0
 
@@ -29,7 +29,7 @@ def _watch(root: str, mode: DisplayMode) -> None:
     """Show the run's events as its own process would, wherever it works."""
     from steerlm_core.observe.display import make_display
     from steerlm_core.observe.live import watch
-    from steerlm_core.observe.run_view import RunView
+    from steerlm_core.report.run_view import RunView
 
     store = RunView(root).store
     with make_display(mode.value) as display:
@@ -42,9 +42,9 @@ def _watch(root: str, mode: DisplayMode) -> None:
 def _show(root: str) -> None:
     from steerlm_core.commands.summary import print_confirmation
     from steerlm_core.commands.tables import print_table, print_text
-    from steerlm_core.observe.report.words import ITERATION_COLUMNS, iteration_rows, reason
-    from steerlm_core.observe.run_view import STEP_OUTPUTS, RunView
     from steerlm_core.observe.text import size
+    from steerlm_core.report.run_view import STEP_OUTPUTS, RunView
+    from steerlm_core.report.words import ITERATION_COLUMNS, iteration_rows, reason
 
     view = RunView(root)
     print_text(f"{view.run_id} in {root}, {size(view.bytes_stored)}", style="bold")

@@ -10,9 +10,9 @@ from steerlm_core.attributes import Target
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import PromptTooLongError
 from steerlm_core.models.loading import ModelCache, context_length, end_token_id
-from steerlm_core.models.sampling import Draw, noise_key, sample
 from steerlm_core.prompts import prompt_ids
 from steerlm_core.raters import measure
+from steerlm_core.sampling.sampler import Draw, noise_key, sample
 
 _DRAW = 3_000_000  # names the random draws; no stage of a run has this number
 

@@ -7,9 +7,9 @@ from typing import Any
 from steerlm_core.attributes import format_label
 from steerlm_core.commands.tables import print_table, print_text
 from steerlm_core.config import RunConfig
-from steerlm_core.observe.report.words import STEERING_COLUMNS, fooled, fresh_distance, reason, steering_rows
-from steerlm_core.observe.run_view import RunView, policy_prefix
 from steerlm_core.observe.text import duration
+from steerlm_core.report.run_view import RunView, policy_prefix
+from steerlm_core.report.words import STEERING_COLUMNS, fooled, fresh_distance, reason, steering_rows
 
 
 def print_summary(root: str, outcome: dict[str, Any] | None, seconds: float) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from steerlm_core.annotated_text import AnnotatedText, nearest_level
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.embedded.stories import write_stories
 from steerlm_core.raters import measure
-from steerlm_core.training.annotated_text import AnnotatedText, nearest_level
 
 # Streams of stories: nothing that is learned from is validated on, and no text of one set is drawn for another.
 PRETRAINING, PRETRAINING_VALIDATION, ATTRIBUTE_TEXTS, BOOTSTRAP_TEXTS = range(4)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 from steerlm_core.errors import KubeflowError
-from steerlm_core.kube.check import Check, State
-from steerlm_core.kube.doctor import store
+from steerlm_core.kube.preflight.check import Check, State
+from steerlm_core.kube.preflight.doctor import store
 from steerlm_core.kubeflow.client import Address, Kubeflow, connect
 from steerlm_core.kubeflow.package import Package
 from steerlm_core.kubeflow.submit import find_pipeline, latest_version
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.platform import PlatformConfig
 
 
 def examine(address: Address, package: Package, platform: PlatformConfig, root: str | None) -> Iterator[Check]:

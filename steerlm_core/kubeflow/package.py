@@ -17,7 +17,7 @@ from steerlm_core.errors import ConfigError, did_you_mean
 from steerlm_core.kubeflow import chain
 from steerlm_core.kubeflow.packaged import pipeline_path
 from steerlm_core.kubeflow.platform import write_pipeline
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.platform import PlatformConfig
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),

@@ -19,7 +19,7 @@ from steerlm_core.errors import ConfigError, did_you_mean
 from steerlm_core.kubeflow.chain import resize
 from steerlm_core.kubeflow.packaged import pipeline_path
 from steerlm_core.observe.exposition import GATEWAY
-from steerlm_core.platform_config import INLINE, SECRET_KEYS, AcceleratorConfig, PlatformConfig, StepPodConfig, inline
+from steerlm_core.platform import INLINE, SECRET_KEYS, AcceleratorConfig, PlatformConfig, StepPodConfig, inline
 
 MODEL_STEPS = ("prepare", "generate", "label", "score_prior", "evaluate", "confirm")
 _LAUNCHING = ("prepare", "train")  # train launches PyTorchJobs; prepare finds out beforehand whether it may

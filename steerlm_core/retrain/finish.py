@@ -13,9 +13,9 @@ from steerlm_core.errors import RunStateError
 from steerlm_core.retrain import running
 from steerlm_core.retrain.begin import FINISHED
 from steerlm_core.retrain.promotion import ChangedMeanwhileError, OvertakenError, promote
-from steerlm_core.sealed import seal
 from steerlm_core.store import absolute_root
 from steerlm_core.store.run_store import RunStore
+from steerlm_core.store.sealed import seal
 
 GOOD = ("converged", "plateau", "max_iterations")
 

@@ -11,10 +11,10 @@ from types import EllipsisType
 from typing import Any
 
 from steerlm_core.errors import RunStateError
-from steerlm_core.sealed import seal
 from steerlm_core.store import absolute_root, open_store
 from steerlm_core.store.contents import RUN, Contents, read_contents
 from steerlm_core.store.run_store import RunStore
+from steerlm_core.store.sealed import seal
 
 PROMOTED = "promoted.json"
 

@@ -17,10 +17,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from steerlm_core.errors import RunStateError, SteerLMError
-from steerlm_core.sealed import seal
 from steerlm_core.store import absolute_root, open_store
 from steerlm_core.store.lease import has_died, this_process
 from steerlm_core.store.run_store import RunStore
+from steerlm_core.store.sealed import seal
 
 RUNNING = "running.json"
 RENEW_SECONDS, STALE_SECONDS = 60.0, 6 * 3600.0

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from steerlm_core.annotated_text import AnnotatedText, check_annotated
 from steerlm_core.config import GenerateConfig, RunConfig, local_path
 from steerlm_core.embedded.annotated import ATTRIBUTE_TEXTS, BOOTSTRAP_TEXTS, annotate, annotated_stories
 from steerlm_core.errors import ConfigError, DataError
-from steerlm_core.manifest import Manifest
 from steerlm_core.models.loading import end_token_id
-from steerlm_core.models.sampling import Draw, noise_key, sample
 from steerlm_core.prompts import prompt_ids
+from steerlm_core.sampling.sampler import Draw, noise_key, sample
 from steerlm_core.schemas import ANNOTATED
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.steps.prompt_set import draw_pairs, read_json_lines, read_prompts
-from steerlm_core.training.annotated_text import AnnotatedText, check_annotated
+from steerlm_core.store.manifest import Manifest
 
 ROLES = ("attribute", "bootstrap")
 _PRIOR_DRAW = 2_000_000  # names the random draws of the prior's samples

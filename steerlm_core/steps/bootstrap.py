@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from steerlm_core.manifest import Manifest
 from steerlm_core.steps.annotate import read_texts
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
+from steerlm_core.store.manifest import Manifest
 from steerlm_core.training.supervised import fit_sft, sft_examples
 
 

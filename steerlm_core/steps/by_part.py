@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 
 from steerlm_core.errors import ForeignOutputError, RunStateError, SteerLMError
-from steerlm_core.manifest import Manifest, Part
-from steerlm_core.sealed import seal
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
+from steerlm_core.store.manifest import Manifest, Part
+from steerlm_core.store.sealed import seal
 
 Numbers = dict[str, Any]
 Work = Callable[[Part, pa.Table], tuple[pa.Table, Numbers]]

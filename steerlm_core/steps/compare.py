@@ -14,10 +14,10 @@ from statistics import fmean
 from typing import Any
 
 from steerlm_core.convergence import paired_rise
-from steerlm_core.sealed import seal
 from steerlm_core.steps import confirm
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.decide import POLICY_0
+from steerlm_core.store.sealed import seal
 
 
 def run(context: StepContext, best: int) -> dict[str, Any]:

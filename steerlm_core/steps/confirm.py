@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from steerlm_core.convergence import mean_interval
-from steerlm_core.sealed import seal
 from steerlm_core.steps import generate, label, score_prior, weigh
 from steerlm_core.steps.context import Stage, StepContext
 from steerlm_core.steps.evaluate import measure_groups, stage_steering
 from steerlm_core.steps.rows import Row
 from steerlm_core.steps.weigh import diagnostics
+from steerlm_core.store.sealed import seal
 
 _FRESH_DRAW = 1_000_000  # far above every iteration's number
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from steerlm_core.config import RunConfig, local_path
-from steerlm_core.manifest import Manifest, Part
+from steerlm_core.store.manifest import Manifest, Part
 
 if TYPE_CHECKING:
     import pyarrow as pa

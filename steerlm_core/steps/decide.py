@@ -11,8 +11,8 @@ from typing import Any
 
 from steerlm_core.convergence import Evaluation, decide
 from steerlm_core.errors import RunStateError
-from steerlm_core.sealed import seal
 from steerlm_core.steps.context import StepContext
+from steerlm_core.store.sealed import seal
 
 DECISION = "decision.json"
 POLICY_0 = "models/policy-0"

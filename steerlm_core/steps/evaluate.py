@@ -19,17 +19,17 @@ import torch
 
 from steerlm_core.convergence import mean_interval
 from steerlm_core.errors import DataError
-from steerlm_core.manifest import Manifest
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.objective import baseline_log_weights, distance, reference_distance, retained_mass
 from steerlm_core.schemas import EVALUATION
-from steerlm_core.sealed import seal
 from steerlm_core.steering import level_counts, steering_table
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.steps.rows import Row
 from steerlm_core.steps.weigh import diagnostics, padded
+from steerlm_core.store.manifest import Manifest
+from steerlm_core.store.sealed import seal
 
 _DISTANCES = ("distance_before", "distance_after", "reference_distance_after")
 

@@ -17,17 +17,17 @@ import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steerlm_core.config import RunConfig
-from steerlm_core.manifest import Manifest, Part
 from steerlm_core.models.distribution import Sampling
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.loading import end_token_id
-from steerlm_core.models.sampling import Draw, Sample, noise_key, sample
 from steerlm_core.models.scoring import response_log_probs
+from steerlm_core.sampling.sampler import Draw, Sample, noise_key, sample
 from steerlm_core.schemas import CANDIDATES
 from steerlm_core.steps.by_part import Numbers, run_by_part
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.drift import Drift, histogram, judge
 from steerlm_core.steps.output import Output
+from steerlm_core.store.manifest import Manifest, Part
 
 _DRAWS_AT_MOST = 2  # times N, for a held-out group
 

@@ -11,13 +11,13 @@ import torch
 
 from steerlm_core.config import RunConfig
 from steerlm_core.likelihood import log_likelihood
-from steerlm_core.manifest import Manifest, Part
 from steerlm_core.models.attribute_model import AttributeModel
 from steerlm_core.raters import measure
 from steerlm_core.schemas import LABELS
 from steerlm_core.steps.by_part import Numbers, run_by_part
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
+from steerlm_core.store.manifest import Manifest, Part
 
 
 def run(context: StepContext) -> Manifest | None:

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from steerlm_core.config import digest
 from steerlm_core.errors import ForeignOutputError, RunStateError
-from steerlm_core.manifest import Manifest, Part
-from steerlm_core.sealed import seal
 from steerlm_core.steps.context import StepContext
+from steerlm_core.store.manifest import Manifest, Part
+from steerlm_core.store.sealed import seal
 
 
 class Output:

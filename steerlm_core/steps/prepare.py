@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 from transformers import AutoTokenizer
 
 from steerlm_core.config import RunConfig, digest, local_path
-from steerlm_core.manifest import Manifest
 from steerlm_core.models.loading import check_same_vocabulary, context_length, end_token_id, resolve_model
 from steerlm_core.raters import check_raters
 from steerlm_core.steps import annotate, bootstrap, train_attribute_model
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output, manifest_key
 from steerlm_core.steps.prompt_set import draw_pairs, read_prompts, tokenise
+from steerlm_core.store.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from steerlm_core.manifest import Manifest, Part
 from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.schemas import PRIOR_SCORES
 from steerlm_core.steps.by_part import Numbers, run_by_part
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.steps.rows import token_groups
+from steerlm_core.store.manifest import Manifest, Part
 
 
 def run(context: StepContext) -> Manifest | None:

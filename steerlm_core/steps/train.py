@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from steerlm_core.manifest import Manifest
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
+from steerlm_core.store.manifest import Manifest
 from steerlm_core.training.job import TrainJob, TrainResult
 
 

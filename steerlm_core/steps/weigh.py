@@ -16,12 +16,12 @@ import pyarrow as pa
 import torch
 
 from steerlm_core.errors import DataError
-from steerlm_core.manifest import Manifest
 from steerlm_core.objective import effective_sample_size, entropy, spread, target_log_weights
 from steerlm_core.schemas import GROUPS
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.steps.rows import Row, by_group
+from steerlm_core.store.manifest import Manifest
 
 _TERMS = ("log_p_attr", "log_p_prior", "log_q")
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

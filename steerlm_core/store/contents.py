@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from steerlm_core.errors import RunStateError
-from steerlm_core.manifest import Manifest, Part
+from steerlm_core.store.manifest import Manifest, Part
 from steerlm_core.store.run_store import REMOVED, RunStore
 
 RUN, DECISION = "run.json", "decision.json"

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from steerlm_core.errors import RunStateError
-from steerlm_core.manifest import Part
-from steerlm_core.sealed import seal, unseal
 from steerlm_core.store.contents import ALONGSIDE, RUN, Contents, read_contents
+from steerlm_core.store.manifest import Part
 from steerlm_core.store.run_store import RunStore
+from steerlm_core.store.sealed import seal, unseal
 
 
 def copy_run(source: RunStore, target: RunStore, progress: Callable[[int, int, str], None]) -> Contents:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from steerlm_core.sealed import seal
 from steerlm_core.store.contents import STAGE_OUTPUTS, Contents, iteration_prefix
 from steerlm_core.store.lease import Claim
 from steerlm_core.store.names import is_of_training, is_part, output_of
 from steerlm_core.store.objects import Listed
 from steerlm_core.store.run_store import REMOVED, RunStore
+from steerlm_core.store.sealed import seal
 
 _SILENT_SECONDS = 600.0  # a lease not renewed for so long is dead, however slow its clock and its lister's
 _UNFINISHED_SECONDS = 86_400.0  # younger than that, what has no manifest may be waiting for it

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from steerlm_core.errors import RunStateError
-from steerlm_core.manifest import Manifest
+from steerlm_core.store.manifest import Manifest
 
 HASH_IN_NAME = 12  # hex digits
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from steerlm_core.errors import LeaseLostError, RunStateError, SteerLMError, StoreError
-from steerlm_core.sealed import seal
+from steerlm_core.store.sealed import seal
 
 if TYPE_CHECKING:
     from steerlm_core.store.run_store import RunStore

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from steerlm_core.errors import ScratchError
-from steerlm_core.manifest import Part
 from steerlm_core.store.hashes import file_sha256
+from steerlm_core.store.manifest import Part
 
 _UNFINISHED = ".unfinished-"
 _UNFINISHED_SECONDS = 86_400.0  # a download that nobody has written to for so long was killed

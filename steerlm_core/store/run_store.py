@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steerlm_core.errors import RunStateError, ScratchError
-from steerlm_core.manifest import Manifest, Part
-from steerlm_core.sealed import unseal
 from steerlm_core.store.hashes import HASH_IN_NAME, file_sha256, folder_name, whole_folder
+from steerlm_core.store.manifest import Manifest, Part
 from steerlm_core.store.mirror import CheckpointMirror
 from steerlm_core.store.model_cache import FolderCache
 from steerlm_core.store.objects import Listed, Objects
 from steerlm_core.store.scratch import Scratch
+from steerlm_core.store.sealed import unseal
 
 REMOVED = "removed.json"  # beside a manifest: its parts were removed on purpose
 

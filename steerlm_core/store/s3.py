@@ -25,7 +25,7 @@ from botocore.exceptions import (
 )
 
 from steerlm_core.errors import ConfigError, StoreError, StoreRefusedError
-from steerlm_core.platform_config import ADDRESSING
+from steerlm_core.platform import ADDRESSING
 from steerlm_core.store import ranges
 from steerlm_core.store.objects import Listed
 

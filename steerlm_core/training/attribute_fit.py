@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from steerlm_core.annotated_text import AnnotatedText, check_annotated, is_missing
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.config import FitConfig
 from steerlm_core.errors import DataError, NonFiniteError
@@ -25,7 +26,6 @@ from steerlm_core.models.attribute_model import (
     measure_quality,
     run_sorted,
 )
-from steerlm_core.training.annotated_text import AnnotatedText, check_annotated, is_missing
 from steerlm_core.training.batches import length_batches
 from steerlm_core.training.supervised import cosine
 

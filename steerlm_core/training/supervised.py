@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from steerlm_core.annotated_text import AnnotatedText
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.config import FitConfig, PromptFormat
 from steerlm_core.errors import DataError, NonFiniteError
 from steerlm_core.prompts import Tokenizer, prompt_ids
-from steerlm_core.training.annotated_text import AnnotatedText
 from steerlm_core.training.batches import length_batches
 
 Progress = Callable[[int, int], None]

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import pytest
 
-from steerlm_core.kube.api import connect
-from steerlm_core.kube.check import State
-from steerlm_core.kube.operator import Operator, find_operator
-from steerlm_core.kube.permissions import NEEDED
-from steerlm_core.kube.trial import trial_job, trial_pods, try_pod
-from steerlm_core.platform_config import load_platform
+from steerlm_core.kube.api.client import connect
+from steerlm_core.kube.preflight.check import State
+from steerlm_core.kube.preflight.dry_run import trial_job, trial_pods, try_pod
+from steerlm_core.kube.preflight.operator import Operator, find_operator
+from steerlm_core.kube.preflight.permissions import NEEDED
+from steerlm_core.platform import load_platform
 from tests.cluster.kit import HOME, KUBECONFIG, ROOT, kubectl
 from tests.cluster.place import SECRET, Place
 from tests.services.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steerlm_core.sealed import unseal
 from steerlm_core.store import open_store
+from steerlm_core.store.sealed import unseal
 from tests.cluster.kit import ROOT, objects
 from tests.cluster.place import Place
 from tests.in_process import STEERLM

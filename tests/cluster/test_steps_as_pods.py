@@ -15,7 +15,7 @@ import yaml
 
 from steerlm_core.kubeflow.local_runner import plain
 from steerlm_core.kubeflow.platform import write_pipeline
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.platform import PlatformConfig
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
 from tests.cluster.kit import IMAGE, kubectl

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from steerlm_core.platform_config import INLINE, inline, load_platform
+from steerlm_core.platform import INLINE, inline, load_platform
 from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run
 from tests.cluster.kit import IMAGE, kubectl, objects

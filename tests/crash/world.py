@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from steerlm_core.config import RunConfig, parse_config
-from steerlm_core.manifest import Manifest
 from steerlm_core.session import ITERATION_STEPS
 from steerlm_core.store import open_store
+from steerlm_core.store.manifest import Manifest
 from tests.toy.runs import RESULTS
 from tests.toy.world import build
 

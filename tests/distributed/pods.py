@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from steerlm_core.kube.job_files import Heartbeat, Progress, heartbeat_key, progress_key
+from steerlm_core.kube.job.files import Heartbeat, Progress, heartbeat_key, progress_key
 from steerlm_core.store import open_store
 
 JOB = "train-0123456789-0"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from steerlm_core.kube.api import ClusterError, KubeApi, Object, Query
+from steerlm_core.kube.api.client import ClusterError, KubeApi, Object, Query
 
 
 class FakeApi(KubeApi):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steerlm_core.platform_config import load_platform
+from steerlm_core.platform import load_platform
 from tests.cluster.kit import GATEWAY, IMAGE, ROOT, kubectl, load_image
 from tests.manifests.applying import applied, apply, namespace, render, with_components
 from tests.manifests.sources import MANIFESTS, RELEASE, documents

@@ -2,8 +2,8 @@
 
 import pytest
 
-from steerlm_core.kube.spec import JobTarget, build_job
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.kube.job.spec import JobTarget, build_job
+from steerlm_core.platform import PlatformConfig
 from tests.manifests.sources import MANIFESTS, documents, one
 
 # https://kueue.sigs.k8s.io/docs/reference/kueue.v1beta2/, what manifests/ may use: kind, fields, values.

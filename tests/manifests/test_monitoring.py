@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steerlm_core.kube.pod_template import METRICS_PORT
-from steerlm_core.kube.spec import JobTarget, build_job
+from steerlm_core.kube.job.pod_template import METRICS_PORT
+from steerlm_core.kube.job.spec import JobTarget, build_job
 from steerlm_core.observe.metrics import Metrics
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.platform import PlatformConfig
 from tests.manifests.sources import one
 from tests.services.prometheus import tool
 from tools.monitoring import FOLDER, PANELS, contents

@@ -2,9 +2,9 @@
 
 import pytest
 
-from steerlm_core.kube.pod_template import METRICS_PORT
-from steerlm_core.kube.spec import JobTarget, build_job
-from steerlm_core.platform_config import PlatformConfig
+from steerlm_core.kube.job.pod_template import METRICS_PORT
+from steerlm_core.kube.job.spec import JobTarget, build_job
+from steerlm_core.platform import PlatformConfig
 from tests.manifests.network_policies import End, passes
 from tests.manifests.sources import one
 

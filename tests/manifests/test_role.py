@@ -6,9 +6,9 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from steerlm_core.kube import paths
-from steerlm_core.kube.api import ForbiddenError, KubeApi
-from steerlm_core.kube.permissions import NEEDED, OF_WORKFLOWS, WANTED, missing
+from steerlm_core.kube.api import paths
+from steerlm_core.kube.api.client import ForbiddenError, KubeApi
+from steerlm_core.kube.preflight.permissions import NEEDED, OF_WORKFLOWS, WANTED, missing
 from tests.cluster.kit import KUBECONFIG, kubectl
 from tests.manifests.applying import namespace
 from tests.manifests.sources import ROOT, documents, one

@@ -8,7 +8,7 @@ import yaml
 
 from steerlm_core import __version__
 from steerlm_core.cli import app
-from steerlm_core.platform_config import PlatformConfig, load_platform
+from steerlm_core.platform import PlatformConfig, load_platform
 from tests.manifests.sources import MANIFESTS, PLATFORMS, RELEASE, documents, objects
 
 (release,) = documents(RELEASE)

@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from steerlm_core.annotated_text import AnnotatedText
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.config import FitConfig, RunConfig, parse_config
 from steerlm_core.models.groups import TokenGroup
@@ -25,7 +26,6 @@ from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.prompts import prompt_ids
 from steerlm_core.steps.label import target_log_likelihood
 from steerlm_core.steps.prompt_set import Pair
-from steerlm_core.training.annotated_text import AnnotatedText
 from steerlm_core.training.attribute_fit import fit_attribute_model
 from steerlm_core.training.supervised import Example, fit_sft
 

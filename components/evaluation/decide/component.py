@@ -18,7 +18,7 @@ def decide(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics], document
     from pathlib import Path
 
     from steerlm_core.kubeflow.artifacts import shown
-    from steerlm_core.observe.report.html import write_html
+    from steerlm_core.report.html import write_html
     from steerlm_core.runtime import run_step
 
     metrics.metadata.update(shown(run_step("decide", root, iteration), root, iteration))

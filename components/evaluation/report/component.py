@@ -17,8 +17,8 @@ def report(root: str, document: dsl.Output[dsl.HTML], summary: dsl.Output[dsl.Ma
     """
     from pathlib import Path
 
-    from steerlm_core.observe.report.html import write_html
-    from steerlm_core.observe.report.markdown import write_markdown
+    from steerlm_core.report.html import write_html
+    from steerlm_core.report.markdown import write_markdown
 
     write_html([root], Path(document.path))
     write_markdown(root, Path(summary.path))

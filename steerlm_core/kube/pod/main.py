@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from steerlm_core.errors import SteerLMError, StoreError, StoreRefusedError
-from steerlm_core.kube.job_files import End, outcome_key, progress_key
+from steerlm_core.kube.job.files import End, outcome_key, progress_key
 from steerlm_core.kube.pod import outcome
 from steerlm_core.kube.pod.child import node, train_node, world
 from steerlm_core.kube.pod.context import pod_context

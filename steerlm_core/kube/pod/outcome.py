@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from steerlm_core.errors import NonFiniteError, OutOfMemoryError, SteerLMError, StoreError, StoreRefusedError
-from steerlm_core.kube.job_files import End, Outcome, outcome_key
+from steerlm_core.kube.job.files import End, Outcome, outcome_key
 from steerlm_core.kube.pod.stop import Stop
 from steerlm_core.store import open_store
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError

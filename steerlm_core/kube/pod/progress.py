@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from steerlm_core.errors import StoreError
-from steerlm_core.kube.job_files import PROGRESS_SECONDS, Progress, progress_key
+from steerlm_core.kube.job.files import PROGRESS_SECONDS, Progress, progress_key
 from steerlm_core.store.run_store import RunStore
 
 _log = logging.getLogger("steerlm.pod")

@@ -8,7 +8,7 @@ import time
 from types import FrameType
 
 from steerlm_core.errors import StoreError
-from steerlm_core.kube.job_files import End, Heartbeat, heartbeat_key
+from steerlm_core.kube.job.files import End, Heartbeat, heartbeat_key
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingStoppedError
 

@@ -1,0 +1,114 @@
+"""The launcher's side of the run root: a heartbeat for the pods, and what the pods say, in a thread of its own.
+
+A store that does not answer can hold a call up for minutes; the launcher must go on watching meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from steerlm_core.errors import RunStateError, SteerLMError
+from steerlm_core.kube.job.files import Heartbeat, Outcome, Progress, heartbeat_key, outcome_key, progress_key
+
+_POLL_SECONDS = 2.0
+
+
+class Objects(Protocol):
+    """What the pulse needs of a store."""
+
+    def exists(self, key: str) -> bool:
+        """Whether an object of this key exists."""
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object."""
+
+
+class Pulse:
+    """Beats and listens for one job while it is open.
+
+    Attributes:
+        progress: The last progress read; None before the first.
+        step_seconds: How long a step took between the last two; 0 while that is not known.
+        outcomes: What the pods left about their end, once it was asked for.
+        error: Why the store cannot be read or written; empty while it can.
+    """
+
+    def __init__(self, store: Objects, job: str, launcher: str, every: float) -> None:
+        """Start beating.
+
+        Args:
+            store: The run root.
+            job: Name of the job.
+            launcher: Who watches, for people.
+            every: Seconds between heartbeats.
+        """
+        self.progress: Progress | None = None
+        self.step_seconds = 0.0
+        self.outcomes: list[Outcome] = []
+        self.error = ""
+        self._nodes = 0
+        self._store, self._job, self._launcher, self._every = store, job, launcher, every
+        self._wake, self._closed = threading.Event(), False
+        threading.Thread(target=self._run, name=f"pulse {job}", daemon=True).start()
+
+    def close(self) -> None:
+        """Beat no more."""
+        self._wake.set()
+        self._closed = True
+
+    def ask_for_outcomes(self, nodes: int) -> None:
+        """Have the outcomes of so many pods read from now on."""
+        if nodes != self._nodes:
+            self._nodes = nodes
+            self._wake.set()
+
+    def _run(self) -> None:
+        counter, due = time.time_ns(), 0.0  # a successor's counter differs from its predecessor's
+        while not self._closed:
+            try:
+                if time.monotonic() >= due:
+                    counter += 1
+                    beat = Heartbeat(launcher=self._launcher, counter=counter, time=time.time())
+                    self._store.put(heartbeat_key(self._job), beat.model_dump_json().encode())
+                    due = time.monotonic() + self._every
+                self._note(read_progress(self._store, self._job))
+                self.outcomes = read_outcomes(self._store, self._job, self._nodes)
+                self.error = ""
+            except SteerLMError as error:
+                self.error = str(error)
+            self._wake.wait(_POLL_SECONDS)
+            self._wake.clear()
+
+    def _note(self, found: Progress | None) -> None:
+        last = self.progress
+        if found and last and found.step > last.step:
+            self.step_seconds = (found.time - last.time) / (found.step - last.step)  # by one clock, the pod's
+        self.progress = found  # none: a pod that has just started has removed what an earlier one had left
+
+
+def read_progress(store: Objects, job: str) -> Progress | None:
+    """Read how far a job is; None where it has not said."""
+    key = progress_key(job)
+    try:
+        return Progress.model_validate_json(store.read(key)) if store.exists(key) else None
+    except ValidationError:
+        return None  # of another release
+
+
+def read_outcomes(store: Objects, job: str, nodes: int) -> list[Outcome]:
+    """Read what the pods of a job left about their end; a damaged one is left out."""
+    found = []
+    for key in (outcome_key(job, rank) for rank in range(nodes)):
+        if not store.exists(key):
+            continue
+        with suppress(RunStateError, ValidationError):
+            found.append(Outcome.from_bytes(store.read(key), key))
+    return found

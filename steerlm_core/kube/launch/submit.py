@@ -1,0 +1,182 @@
+"""Bringing a job into being exactly once: create it, or adopt the one that is there, or say why neither is possible.
+
+The name says what the job is for, so the API server lets one launcher create it. Whoever finds it there
+adopts it if it was made of the same spec. An answer that was lost is no answer: look who is there.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from steerlm_core.kube.api import paths
+from steerlm_core.kube.api.client import ClusterError, KubeApi, Object
+from steerlm_core.kube.job.pod_state import has_ended, is_leaving, is_lost, is_owned_by, name_of
+from steerlm_core.kube.job.spec import SPEC_HASH
+from steerlm_core.kube.job.verdicts import TrainJobError, in_words
+
+Say = Callable[[str], None]
+Check = Callable[[], None]
+
+REMOVE_SECONDS = 180.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_OPERATOR_LABEL = "training.kubeflow.org/job-name"
+
+
+def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Check) -> Object:
+    """Create the job of a manifest, or adopt it; returns it as the API server has it.
+
+    Args:
+        api: The cluster.
+        manifest: The whole job, with its hash, and the owners that it is to have.
+        seconds: How long to try where trying again may help.
+        say: Is told what is waited for, once for each reason.
+        check: Called before every try; raises where nobody wants the job any more.
+
+    Raises:
+        TrainJobError: It cannot be created, or its name is taken; the message says why.
+    """
+    name, start, pause, told = name_of(manifest), time.monotonic(), _FIRST_PAUSE, ""
+    allowed = start  # when a permission was last not what was missing
+    while True:
+        check()
+        now = time.monotonic()
+        try:
+            return _create_or_adopt(api, manifest, now - allowed)
+        except _WaitError as wait:
+            allowed = allowed if wait.kind == "forbidden" else now
+            if now - start >= seconds:
+                raise TrainJobError(wait.kind, in_words(wait.kind, name, str(wait))) from wait
+            if str(wait) != told:
+                told = str(wait)
+                say(f"job {name}: {told}; trying again")
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class _WaitError(Exception):
+    """Not yet; `kind` is the class where it stays so."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def _create_or_adopt(api: KubeApi, manifest: Object, denied: float) -> Object:
+    path, name = paths.jobs(api.namespace), name_of(manifest)
+    try:
+        return api.request("POST", path, manifest)
+    except ClusterError as error:
+        if error.status != 409 and not error.transient:
+            raise _refusal(name, error, denied) from error
+        if error.transient and "exceeded quota" in str(error):
+            raise _WaitError("quota", str(error)) from error
+        refused = error
+    try:
+        found = api.get(f"{path}/{name}")
+    except ClusterError as error:
+        raise _WaitError("api_unreachable", str(error)) from error
+    if found is None:
+        raise _WaitError("api_unreachable", str(refused)) from refused
+    if is_leaving(found):
+        raise _WaitError("name_taken", "a job of this name is being deleted")
+    return _adopt(api, found, manifest)
+
+
+def _refusal(name: str, error: ClusterError, denied: float) -> Exception:
+    """What a refusal that is no accident means; permissions have been missing for so long."""
+    words = str(error)
+    if error.status == 403 and "exceeded quota" in words:
+        return _WaitError("quota", words)
+    if error.status == 404:
+        kind = "no_operator" if "could not find" in words else "rejected"
+    else:
+        lacking = error.status == 401 or "cannot create resource" in words
+        kind = "forbidden" if lacking else "rejected"
+        if lacking and error.may_pass(denied):
+            return _WaitError(kind, words)
+    return TrainJobError(kind, in_words(kind, name, words))
+
+
+def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
+    """Take over a job that is there, if it is the one that was wanted; add our owners to its own, as the last.
+
+    Who has no owner for it, such as a laptop, frees it of those it has: the garbage collector deletes what belongs to
+    a Workflow that is gone.
+    """
+    ours, theirs = (thing["metadata"].get("annotations", {}).get(SPEC_HASH) for thing in (manifest, found))
+    if ours != theirs:
+        seen = f"a job of this name is there, of another spec ({SPEC_HASH} is {theirs or 'missing'}, wanted {ours})"
+        raise TrainJobError("name_taken", in_words("name_taken", name_of(manifest), seen))
+    has: Sequence[Mapping[str, Any]] = found["metadata"].get("ownerReferences", [])
+    wanted: Sequence[Mapping[str, Any]] = manifest["metadata"].get("ownerReferences", [])
+    before = [owner for owner in has if owner["uid"] not in {each["uid"] for each in wanted}]
+    owners = [*before, *wanted] if wanted else []
+    if [owner["uid"] for owner in owners] == [owner["uid"] for owner in has]:
+        return found
+    metadata = {"resourceVersion": found["metadata"]["resourceVersion"], "ownerReferences": owners}
+    try:
+        return api.request("PATCH", paths.job(api.namespace, name_of(found)), {"metadata": metadata})
+    except ClusterError as error:
+        if error.status == 409 or error.transient:  # somebody else changed it, or no answer came: look again
+            raise _WaitError("api_unreachable", str(error)) from error
+        raise TrainJobError("forbidden", in_words("forbidden", name_of(found), str(error))) from error
+
+
+def pod_selector(job: str) -> dict[str, str]:
+    """The query that selects a job's pods."""
+    return {"labelSelector": f"{_OPERATOR_LABEL}={job}"}
+
+
+def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
+    """Delete a job and wait until none of its pods runs; returns whether that was seen.
+
+    A pod whose node is lost cannot be waited for: nobody there answers.
+
+    Args:
+        api: The cluster.
+        job: Name of the job.
+        uid: Its uid, so that one made anew under its name is left alone.
+        seconds: How long to wait.
+    """
+    start, asked = time.monotonic(), False
+    while True:
+        try:
+            asked = asked or delete(api, job, uid)
+            listed = api.request("GET", paths.pods(api.namespace), query=pod_selector(job))
+            if not any(_runs(pod, uid) for pod in listed["items"]):
+                return True
+        except ClusterError as error:
+            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
+                raise
+        if time.monotonic() - start >= seconds:
+            return False
+        time.sleep(random.uniform(0.5, 1.0))
+
+
+def clear(api: KubeApi, job: str, uid: str, say: Say) -> None:
+    """Remove a job, and say so where a pod of it runs on."""
+    if not remove(api, job, uid, REMOVE_SECONDS):
+        say(f"job {job}: deleted, but a pod of it still runs after {REMOVE_SECONDS:.0f} s")
+
+
+def _runs(pod: Object, job_uid: str) -> bool:
+    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_lost(pod)
+
+
+def delete(api: KubeApi, job: str, uid: str) -> bool:
+    """Delete a job, and do not wait; its pods end in their own time. One that is gone is no error."""
+    options: Object = {
+        "kind": "DeleteOptions",
+        "apiVersion": "v1",
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": uid},
+    }
+    try:
+        api.request("DELETE", paths.job(api.namespace, job), options)
+    except ClusterError as error:
+        if error.status not in (404, 409):  # gone, or another by now
+            raise
+    return True

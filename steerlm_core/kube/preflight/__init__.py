@@ -1,0 +1,1 @@
+"""Looked at before anything runs: rights, quotas, operator, dry runs."""

@@ -1,0 +1,227 @@
+"""Whether a cluster is ready for training jobs, before one is started: each check with the command that repairs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from itertools import groupby
+from urllib.parse import urlsplit
+
+from steerlm_core.errors import SteerLMError
+from steerlm_core.kube.api import paths
+from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, connect
+from steerlm_core.kube.api.own_pod import image_of, own_pod
+from steerlm_core.kube.preflight.check import Check, State, seen
+from steerlm_core.kube.preflight.dry_run import every_pod, trial_job, trial_pods, try_job, try_pod
+from steerlm_core.kube.preflight.kueue import queue
+from steerlm_core.kube.preflight.operator import NAMESPACE, Operator, find_operator
+from steerlm_core.kube.preflight.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
+from steerlm_core.kube.preflight.quota import room
+from steerlm_core.platform import SECRET_KEYS, ObjectStoreConfig, PlatformConfig
+
+_INSTALL = (
+    "kubectl apply --server-side -k "
+    "'github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4'"
+)
+_ARGO = "/apis/argoproj.io/v1alpha1"
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+_KEYS = tuple(key for key, optional in SECRET_KEYS.items() if not optional)
+_AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
+_AS_PODS = (
+    "Correct object_store of the platform file, or try what it says: AWS_ENDPOINT_URL_S3, AWS_CA_BUNDLE (an address "
+    "within the cluster: from there)."
+)
+_ANY_IMAGE = "image"  # where admission of the pods is tried and no image is known
+
+
+def examine(platform: PlatformConfig, root: str | None, home: str | None = None) -> Iterator[Check]:
+    """Yield one check after the other; those that rest on a failed one are left out.
+
+    Args:
+        platform: The platform file.
+        root: A run root whose store is tried; None: none is.
+        home: Namespace to look at if the platform file names none; None: that of the pod or the kubeconfig.
+    """
+    try:
+        api = connect(platform.train_job.namespace or home)
+        version, user = api.request("GET", "/version")["gitVersion"], _user(api)
+    except ClusterError as error:
+        yield Check("API server", State.FAILED, str(error), "kubectl config get-contexts; kubectl cluster-info")
+        return
+    yield Check("API server", State.OK, f"Kubernetes {version}; this is {user}, namespace {api.namespace}")
+    yield (crd := _crd(api))
+    yield (namespace := seen("Pod Security", lambda: _pod_security(api)))
+    if namespace.state is State.FAILED:
+        return
+    yield _image(api, platform)
+    yield from _permissions(api, user)
+    yield from _objects(api, platform)
+    if crd.state is State.OK:
+        yield from _trials(api, platform)
+    yield store(root, platform.object_store)
+
+
+def _user(api: KubeApi) -> str:
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    answer = api.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
+    return str(answer["status"]["userInfo"]["username"])
+
+
+def _crd(api: KubeApi) -> Check:
+    group = f"{paths.JOB_GROUP}/{paths.JOB_VERSION}"
+    found = api.get(f"/apis/{group}")
+    if found is None or "pytorchjobs" not in {each["name"] for each in found["resources"]}:
+        return Check("PyTorchJob", State.FAILED, f"the cluster does not know PyTorchJob of {group}", _INSTALL)
+    return Check("PyTorchJob", State.OK, f"served as {group}")
+
+
+def _pod_security(api: KubeApi) -> Check:
+    found = api.get(f"/api/v1/namespaces/{api.namespace}")
+    if found is None:
+        create = f"kubectl create namespace {api.namespace}"
+        return Check("namespace", State.FAILED, f"there is no namespace {api.namespace}", create)
+    enforced = found["metadata"].get("labels", {}).get(_ENFORCE, "nothing")
+    return Check("Pod Security", State.OK, f"the namespace enforces {enforced}")
+
+
+def _image(api: KubeApi, platform: PlatformConfig) -> Check:
+    if platform.image.name:
+        return Check("image", State.OK, platform.image.name)
+    if pod := own_pod(api):
+        return Check("image", State.OK, f"that of this pod, {image_of(pod)}")
+    found = "none named, which runs started outside of a pod need"
+    return Check("image", State.WARNING, found, "Set image.name in the platform file.")
+
+
+def _permissions(api: KubeApi, user: str) -> Iterator[Check]:
+    argo = OF_WORKFLOWS if api.get(_ARGO) else ()
+    for among, lacking in ((NEEDED, State.FAILED), (WANTED, State.WARNING), (argo, State.WARNING)):
+        for resource, some in groupby(among, lambda permission: permission.of):
+            yield _may(api, user, resource, list(some), lacking)
+
+
+def _may(api: KubeApi, user: str, resource: str, permissions: list[Permission], lacking: State) -> Check:
+    missing = [permission.verb for permission in permissions if not permission.held(api)]
+    if not missing:
+        return Check(resource, State.OK, f"this account may {', '.join(each.verb for each in permissions)}")
+    name = f"steerlm-{resource.replace('/', '-')}"
+    of = f"{permissions[0].resource}.{permissions[0].group}".rstrip(".")
+    of += f"/{permissions[0].subresource}" if permissions[0].subresource else ""
+    parts = user.split(":")
+    subject = (
+        f"--serviceaccount={parts[2]}:{parts[3]}" if parts[:2] == ["system", "serviceaccount"] else f"--user={user}"
+    )
+    verbs = ",".join(permission.verb for permission in permissions)
+    repair = (
+        f"kubectl -n {api.namespace} create role {name} --verb={verbs} --resource={of} && "
+        f"kubectl -n {api.namespace} create rolebinding {name} --role={name} {subject}"
+    )
+    return Check(resource, lacking, f"this account may not {', '.join(missing)}", repair)
+
+
+def _objects(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
+    """Look for what the platform file names."""
+    store, job = platform.object_store, platform.train_job
+    at = f"kubectl -n {api.namespace} create"
+    yield _exists(api, "serviceaccounts", job.service_account, (), f"{at} serviceaccount {job.service_account}")
+    if store.secret:
+        keys = " ".join(f"--from-literal={key}=…" for key in _KEYS)
+        yield _exists(api, "secrets", store.secret, _KEYS, f"{at} secret generic {store.secret} {keys}")
+    if store.ca_config_map:
+        create = f"{at} configmap {store.ca_config_map} --from-file=ca.crt"
+        yield _exists(api, "configmaps", store.ca_config_map, ("ca.crt",), create)
+    for name in platform.image.pull_secrets:
+        create = f"{at} secret docker-registry {name} --docker-server=… --docker-username=… --docker-password=…"
+        yield _exists(api, "secrets", name, (), create)
+
+
+def _exists(api: KubeApi, resource: str, name: str, keys: tuple[str, ...], create: str) -> Check:
+    what = f"{resource.removesuffix('s')} {name}"
+
+    def look() -> Check:
+        found = api.get(f"/api/v1/namespaces/{api.namespace}/{resource}/{name}")
+        if found is None:
+            return Check(what, State.FAILED, "missing", create)
+        lacking = [key for key in keys if not found.get("data", {}).get(key)]
+        if lacking:
+            remove = f"kubectl -n {api.namespace} delete {resource.removesuffix('s')} {name} && {create}"
+            return Check(what, State.FAILED, f"has no {', '.join(lacking)}", remove)
+        return Check(what, State.OK, "there" + (f", with {', '.join(keys)}" if keys else ""))
+
+    return seen(what, look)
+
+
+def _trials(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
+    job = trial_job(platform, platform.image.name or _ANY_IMAGE, api.namespace)
+    operator, check = _operator(api)
+    yield check
+    made = None
+    if api.may("create", "pytorchjobs", paths.JOB_GROUP):
+        check, made = try_job(api, job)
+        yield check
+    if name := platform.train_job.queue:
+        yield seen("Kueue", lambda: queue(api, name, made))
+    if api.may("create", "pods"):
+        for kind, pod in trial_pods(job, operator):
+            yield try_pod(api, kind, pod, operator)
+    else:
+        yield Check(
+            "dry run of the pods", State.UNKNOWN, "this account may not create pods; run doctor as one that may"
+        )
+    quotas = partial(api.request, "GET", f"/api/v1/namespaces/{api.namespace}/resourcequotas")
+    yield seen("room in the quota", lambda: room(quotas()["items"], [*every_pod(job)], api.namespace))
+
+
+def _operator(api: KubeApi) -> tuple[Operator, Check]:
+    what = "training operator"
+    try:
+        found = find_operator(api)
+    except ForbiddenError as error:
+        return Operator(), Check(what, State.UNKNOWN, f"this account may not look: {error}")
+    if found is None:
+        words = f"not in namespace {NAMESPACE}; if it runs elsewhere, all is well"
+        return Operator(), Check(what, State.WARNING, words, _INSTALL)
+    if not found.ready:
+        restart = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator"
+        return found, Check(what, State.FAILED, f"{found.image} is not ready", restart)
+    return found, Check(what, State.OK, found.image)
+
+
+def store(root: str | None, pods: ObjectStoreConfig) -> Check:
+    """Return whether runs can be kept at a root, tried from here; without one it is not tried.
+
+    Args:
+        root: The run root.
+        pods: How pods reach the store: where that is another way, nothing is known of it.
+    """
+    what = "object store"
+    if root is None:
+        return Check(what, State.UNKNOWN, "not tried", "Give a place for a run: --root s3://BUCKET/PREFIX")
+    if not root.startswith("s3://"):
+        return Check(what, State.FAILED, f"'{root}' is not to be reached from a pod", "Give --root s3://BUCKET/PREFIX")
+    from steerlm_core.store import open_store
+    from steerlm_core.store.probe import probe
+    from steerlm_core.store.s3 import endpoint
+
+    try:
+        here = endpoint()
+        probe(open_store(root))
+    except SteerLMError as error:
+        return Check(what, State.FAILED, str(error), "Correct the address, the credentials or the bucket's policy.")
+    found = f"{root} can be written to from here, at {here}, and honours conditional puts"
+    if other := _other_way(here, pods):
+        return Check(what, State.UNKNOWN, f"{found}; but {other}", _AS_PODS)
+    return Check(what, State.OK, found)
+
+
+def _other_way(here: str, pods: ObjectStoreConfig) -> str:
+    """Say what pods do otherwise than this process, which asks the address `here`; empty if nothing."""
+    aws = str(urlsplit(here).hostname).endswith(_AWS_HOSTS)
+    if not (aws if pods.endpoint is None else here.rstrip("/") == pods.endpoint.rstrip("/")):
+        return f"pods ask {pods.endpoint or 'AWS'} (object_store.endpoint), which was not tried"
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if here.startswith("https:") and (bundle or pods.ca_config_map):
+        theirs = f"configmap {pods.ca_config_map}" if pods.ca_config_map else "what their image trusts"
+        return f"pods check its certificate against {theirs}, and this process against {bundle or 'what it trusts'}"
+    return ""

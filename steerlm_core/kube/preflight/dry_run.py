@@ -1,0 +1,102 @@
+"""Server-side dry runs: the job, and its pods, which a dry run of the job does not make.
+
+Admission sees the pods as the operator would make them, with its init container: Pod Security, quotas,
+limit ranges, priority classes and service accounts speak up here and not an hour into a run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from steerlm_core import __version__
+from steerlm_core.kube.api import paths
+from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, Object
+from steerlm_core.kube.job.spec import JobTarget, build_job
+from steerlm_core.kube.preflight.check import Check, State
+from steerlm_core.kube.preflight.operator import NAMESPACE, Operator
+from steerlm_core.kube.preflight.quota import never_fits
+from steerlm_core.platform import PlatformConfig
+
+_DRY = {"dryRun": "All"}
+_WEBHOOK_SECONDS = 10.0  # it refuses connections while the operator starts
+_INIT = "init-pytorch"
+_CORRECT = "Correct train_job of the platform file."
+
+
+def trial_job(platform: PlatformConfig, image: str, namespace: str) -> Object:
+    """Return a job like those of a run."""
+    target = JobTarget("s3://bucket/run", "doctor", 0, "train", __version__)
+    return build_job(target, platform, image, namespace, 0, [])
+
+
+def trial_pods(job: Mapping[str, Any], operator: Operator) -> Iterator[tuple[str, Object]]:
+    """Yield a pod of each replica type, by the type's name, as the operator would make it."""
+    for kind, replica in job["spec"]["pytorchReplicaSpecs"].items():
+        template = replica["template"]
+        metadata = {**template["metadata"], "name": f"{job['metadata']['name']}-{kind.lower()}-0"}
+        spec = {**template["spec"], "restartPolicy": "Never"}
+        if kind == "Worker":
+            spec["initContainers"] = operator.init_containers(f"{job['metadata']['name']}-master-0")
+        yield (
+            kind,
+            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
+        )
+
+
+def every_pod(job: Mapping[str, Any]) -> Iterator[Object]:
+    """Yield the pods of a job, without what the operator adds."""
+    for replica in job["spec"]["pytorchReplicaSpecs"].values():
+        yield from [replica["template"]] * replica["replicas"]
+
+
+def try_job(api: KubeApi, job: Object) -> tuple[Check, Object | None]:
+    """Have the API server and its webhooks look at the job; return what they made of it too, None if they refused."""
+    what, end = "dry run of the job", time.monotonic() + _WEBHOOK_SECONDS
+    while True:
+        try:
+            made = api.request("POST", paths.jobs(api.namespace), job, _DRY)
+            return Check(what, State.OK, "accepted by the API server and the operator's webhook"), made
+        except ClusterError as error:
+            if not error.transient or time.monotonic() > end:
+                repair = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator" * error.transient
+                return Check(what, State.FAILED, str(error), repair or _CORRECT), None
+        time.sleep(1)
+
+
+def try_pod(api: KubeApi, kind: str, pod: Object, operator: Operator) -> Check:
+    """Have admission look at a pod; `api.may("create", "pods")` comes first."""
+    what = f"dry run of the {kind.lower()} pod"
+    try:
+        api.request("POST", paths.pods(api.namespace), pod, _DRY)
+        init = ", with the operator's init container" if "initContainers" in pod["spec"] else ""
+        return Check(what, State.OK, f"admitted{init}")
+    except ForbiddenError as error:
+        if _INIT in str(error) and not operator.known:
+            return Check(what, State.UNKNOWN, f"the operator's init container cannot be seen; the stock one: {error}")
+        # Others may leave room for a pod that fits by itself; whether all of them do, `room` tells.
+        used_up = "exceeded quota" in str(error) and not never_fits(str(error), 1)
+        state = State.WARNING if used_up else State.FAILED
+        return Check(what, state, str(error), _repair(str(error), api.namespace, pod))
+    except ClusterError as error:
+        if error.transient:
+            return Check(what, State.UNKNOWN, f"could not be tried: {error}")
+        return Check(what, State.FAILED, str(error), _CORRECT)
+
+
+def _repair(words: str, namespace: str, pod: Object) -> str:
+    if "violates PodSecurity" in words and _INIT in words:
+        return (
+            f"kubectl -n {NAMESPACE} edit configmap training-operator-config   # initContainer.yaml: a securityContext "
+            "with runAsNonRoot, runAsUser, seccompProfile, no capabilities (docs/training-on-kubernetes.md)"
+        )
+    if "violates PodSecurity" in words:
+        return "Correct train_job.patch, train_job.volumes or train_job.user of the platform file."
+    if "exceeded quota" in words or "must specify" in words:
+        return (
+            f"kubectl -n {namespace} get resourcequota,limitrange -o yaml   # and ask for less in train_job.resources"
+        )
+    if "serviceaccount" in words:
+        return f"kubectl -n {namespace} create serviceaccount {pod['spec']['serviceAccountName']}"
+    return _CORRECT

@@ -1,0 +1,42 @@
+"""What a refused dry run of a pod says of the cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from steerlm_core.kube.api.client import ClusterError, ForbiddenError
+from steerlm_core.kube.preflight.check import Check, State
+from steerlm_core.kube.preflight.dry_run import try_pod
+from steerlm_core.kube.preflight.operator import Operator
+from tests.kube.fake_api import FakeApi
+
+POD = {"metadata": {"name": "doctor-master-0"}, "spec": {"serviceAccountName": "steerlm-train"}}
+QUOTA = (
+    'pods "doctor-master-0" is forbidden: exceeded quota: team, requested: pods=1,requests.memory={}, '
+    "used: pods=3,requests.memory=1Gi, limited: pods=9,requests.memory=1536Mi"
+)
+
+
+def tried(error: ClusterError) -> Check:
+    api = FakeApi()
+    api.spoiled["POST"] = [error]
+    return try_pod(api, "Master", POD, Operator())
+
+
+@pytest.mark.parametrize(("memory", "state"), [("1Gi", State.WARNING), ("2Gi", State.FAILED)])
+def test_a_quota_that_is_used_up_is_told_from_one_that_is_too_small(memory: str, state: State) -> None:
+    found = tried(ForbiddenError(QUOTA.format(memory), 403))
+    assert found.state is state
+    assert found.repair.startswith("kubectl -n ns get resourcequota")
+
+
+@pytest.mark.parametrize("status", [0, 429, 500, 504])
+def test_a_server_that_cannot_answer_leaves_it_open(status: int) -> None:
+    found = tried(ClusterError("POST /api/v1/namespaces/ns/pods: Internal error occurred", status))
+    assert (found.state, found.repair) == (State.UNKNOWN, "")
+    assert found.found.startswith("could not be tried: POST")
+
+
+def test_a_pod_that_is_none_is_the_platform_files_mistake() -> None:
+    found = tried(ClusterError("spec.containers: Required value", 422))
+    assert (found.state, found.repair) == (State.FAILED, "Correct train_job of the platform file.")

@@ -1,0 +1,117 @@
+"""Quotas: what a job needs, under every name that a quota counts by, of those that count its pods."""
+
+import pytest
+
+from steerlm_core.kube.preflight.check import State
+from steerlm_core.kube.preflight.quota import needs, room
+
+POD = {
+    "spec": {
+        "containers": [
+            {
+                "resources": {
+                    "requests": {"cpu": "1500m", "memory": "1Gi", "nvidia.com/gpu": "8"},
+                    "limits": {"memory": "1Gi", "nvidia.com/gpu": "8"},
+                }
+            }
+        ]
+    }
+}
+NEED = needs([POD, POD])
+
+
+def check(hard, used, pod=POD, **spec):
+    quota = {"metadata": {"name": "team"}, "spec": spec, "status": {"hard": hard, "used": used}}
+    return room([quota], [pod, pod], "space")
+
+
+def pod_with(**spec):
+    return {"spec": POD["spec"] | spec}
+
+
+def of_class(operator, *values):
+    return {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": list(values)}]}
+
+
+def test_needs_of_all_pods_are_summed():
+    assert (NEED["pods"], NEED["requests.cpu"], NEED["cpu"], NEED["limits.memory"]) == (2, 3, 3, 2 << 30)
+    assert NEED["requests.nvidia.com/gpu"] == 16
+
+
+@pytest.mark.parametrize(
+    ("hard", "used", "state"),
+    [
+        ({"requests.nvidia.com/gpu": "16"}, {"requests.nvidia.com/gpu": "0"}, State.OK),
+        ({"requests.nvidia.com/gpu": "16"}, {"requests.nvidia.com/gpu": "1"}, State.WARNING),
+        ({"requests.nvidia.com/gpu": "15"}, {}, State.FAILED),
+        ({"cpu": "2999m"}, {}, State.FAILED),
+        ({"requests.memory": "2Gi"}, {"requests.memory": "1Ki"}, State.WARNING),
+        ({"pods": "10"}, {"pods": "9"}, State.WARNING),
+        ({"configmaps": "0"}, {}, State.OK),
+        ({"count/pytorchjobs.kubeflow.org": "1"}, {}, State.OK),
+        ({"count/pytorchjobs.kubeflow.org": "1"}, {"count/pytorchjobs.kubeflow.org": "1"}, State.WARNING),
+        ({"count/pytorchjobs.kubeflow.org": "0"}, {}, State.FAILED),
+        ({"services": "2", "count/services": "2"}, {}, State.OK),
+        ({"services": "1"}, {}, State.FAILED),
+        ({"count/services": "3"}, {"count/services": "2"}, State.WARNING),
+    ],
+)
+def test_what_is_needed_is_compared_with_what_is_left(hard, used, state):
+    assert check(hard, used).state is state
+
+
+def test_the_message_names_quota_resource_and_figures():
+    found = check({"pods": "3"}, {"pods": "2"})
+    assert found.found == "team: pods 2 does not fit at present (left 1 of 3)"
+    assert found.repair.startswith("kubectl -n space edit resourcequota team")
+
+
+def test_no_quota_is_room():
+    assert room([], [POD], "space").found == "no quota counts these pods"
+
+
+@pytest.mark.parametrize(
+    ("pod", "scopes", "counts"),
+    [
+        (POD, ["Terminating"], False),
+        (POD, ["NotTerminating"], True),
+        (pod_with(activeDeadlineSeconds=60), ["Terminating"], True),
+        (pod_with(activeDeadlineSeconds=60), ["NotTerminating"], False),
+        (POD, ["BestEffort"], False),
+        (POD, ["NotBestEffort"], True),
+        (POD, ["NotBestEffort", "Terminating"], False),
+        (pod_with(containers=[{}]), ["BestEffort"], None),
+        (pod_with(priorityClassName="high"), ["PriorityClass"], True),
+        (POD, ["PriorityClass"], None),
+        (POD, ["CrossNamespacePodAffinity"], False),
+        (pod_with(affinity={"podAffinity": {}}), ["CrossNamespacePodAffinity"], None),
+        (POD, ["OfALaterKubernetes"], None),
+    ],
+)
+def test_a_quota_counts_the_pods_within_all_its_scopes(pod, scopes, counts):
+    state = {True: State.FAILED, False: State.OK, None: State.UNKNOWN}[counts]
+    assert check({"pods": "1"}, {}, pod, scopes=scopes).state is state
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "counts"),
+    [("In", ["high"], True), ("In", ["low"], False), ("NotIn", ["high"], False), ("NotIn", ["low"], True),
+     ("Exists", [], True), ("DoesNotExist", [], False)],
+)  # fmt: skip
+def test_a_quota_for_priority_classes(operator, values, counts):
+    selector = of_class(operator, *values)
+    found = check({"pods": "1"}, {}, pod_with(priorityClassName="high"), scopeSelector=selector)
+    assert found.state is (State.FAILED if counts else State.OK)
+    assert check({"pods": "1"}, {}, scopeSelector=selector).state is State.UNKNOWN
+
+
+def test_a_quota_that_cannot_be_judged_hides_no_other():
+    tight = {"metadata": {"name": "tight"}, "status": {"hard": {"pods": "2"}, "used": {"pods": "1"}}}
+    scoped = {"metadata": {"name": "scoped"}, "spec": {"scopes": ["PriorityClass"]}, "status": {"hard": {"pods": "0"}}}
+    both = room([scoped, tight], [POD, POD], "space")
+    assert both.state is State.WARNING
+    assert both.found == (
+        "tight: pods 2 does not fit at present (left 1 of 2); "
+        "scoped: whether its scopes hold for these pods cannot be told from here"
+    )
+    assert room([scoped], [POD], "space").repair == "kubectl -n space describe resourcequota scoped"
