@@ -10,7 +10,7 @@ from typing import Any
 
 from steerlm_core.config import RunConfig
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import ITERATION_STEPS, Session, with_backend
 
 

@@ -16,7 +16,7 @@ from steerlm_core.observe.display import make_display
 from steerlm_core.observe.watch import watched
 from steerlm_core.retrain import running
 from steerlm_core.retrain.begin import begin as begin_run
-from steerlm_core.run_root import create_or_open_run, open_run
+from steerlm_core.run import create_or_open_run, open_run
 from steerlm_core.session import ITERATION_STEPS, Session, with_backend
 from steerlm_core.steps.context import Shard
 from steerlm_core.store import open_store

@@ -15,7 +15,7 @@ from steerlm_core.kube.job.verdicts import TrainJobError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
 from steerlm_core.platform import FILE, INLINE
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.steps.train import LocalBackend, TorchrunBackend
 from steerlm_core.store import open_store

@@ -13,7 +13,7 @@ import pytest
 
 from steerlm_core.errors import LeaseLostError
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.steps import train
 from steerlm_core.steps.context import Stage

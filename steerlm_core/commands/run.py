@@ -182,7 +182,7 @@ def _run_here(root: str, config: RunConfig | None, options: Options) -> dict[str
     from steerlm_core.loop import run_loop
     from steerlm_core.observe.display import make_display
     from steerlm_core.observe.watch import watched
-    from steerlm_core.run_root import create_or_open_run
+    from steerlm_core.run import create_or_open_run
     from steerlm_core.store import open_store
 
     with make_display(options.display.value) as display:

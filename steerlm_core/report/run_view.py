@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from steerlm_core.errors import RunStateError
 from steerlm_core.observe.event_store import read_events
-from steerlm_core.run_root import open_run
+from steerlm_core.run import open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import RUN, read_contents
 from steerlm_core.store.gc import at_work

@@ -12,7 +12,7 @@ import pytest
 
 from steerlm_core.config import RunConfig
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run

@@ -16,7 +16,7 @@ from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
 from steerlm_core.retrain.retention import objects_of
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import find_rubbish, remove, retired_prefixes

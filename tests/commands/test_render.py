@@ -13,7 +13,7 @@ from steerlm_core.commands.configure import Example, example_text
 from steerlm_core.config import load_config
 from steerlm_core.kube.job.spec import JobTarget, build_job
 from steerlm_core.platform import load_platform
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from tests.services.kube_api import kube_api
 
 

@@ -30,7 +30,7 @@ from steerlm_core.errors import SteerLMError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.event_store import event_sink
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.local import LocalObjects
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steerlm_core.config import RunConfig
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.steps.context import RunInfo
 from tests.toy.world import build

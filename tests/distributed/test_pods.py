@@ -17,7 +17,7 @@ import pytest
 from steerlm_core import runtime
 from steerlm_core.config import parse_config
 from steerlm_core.kube.job.files import End, Outcome, outcome_key
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.manifest import Manifest
 from steerlm_core.training.checkpoints import latest

@@ -13,7 +13,7 @@ from typing import Any
 from steerlm_core.config import RunConfig
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.annotate import read_texts

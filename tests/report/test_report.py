@@ -219,7 +219,7 @@ def test_a_report_of_an_iteration_knows_nothing_of_what_came_after(root, run, tm
 
 
 def test_a_run_that_has_just_begun_has_a_report(config, tmp_path):
-    from steerlm_core.run_root import create_or_open_run
+    from steerlm_core.run import create_or_open_run
 
     create_or_open_run(str(tmp_path / "new"), config)
     write_html([str(tmp_path / "new")], tmp_path / "new.html")

@@ -18,7 +18,7 @@ from steerlm_core.retrain import promotion, running
 from steerlm_core.retrain.begin import FINISHED, Begun, begin
 from steerlm_core.retrain.finish import finish
 from steerlm_core.retrain.material import material_digest
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.runtime import begin as begin_step
 from steerlm_core.runtime import run_step
 from steerlm_core.store import open_store

@@ -14,7 +14,7 @@ from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.retrain import promotion, running
 from steerlm_core.retrain.begin import begin
 from steerlm_core.retrain.finish import judge
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.sealed import seal
 from tests.in_process import Steerlm

@@ -14,7 +14,7 @@ import steerlm_core.steps.label as label_module
 from steerlm_core.config import LabelConfig
 from steerlm_core.errors import CaptureError, ForeignOutputError
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import Session
 from steerlm_core.steps.context import RunInfo, Shard
 from steerlm_core.store import open_store

@@ -18,7 +18,7 @@ from steerlm_core.config import GenerateConfig, RunConfig, parse_config
 from steerlm_core.errors import CaptureError, DataError, ForeignOutputError, RunStateError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import ITERATION_STEPS, Session
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.context import RunInfo

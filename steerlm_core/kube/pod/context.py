@@ -10,7 +10,7 @@ from steerlm_core.config import parse_config
 from steerlm_core.observe.event_store import event_sink
 from steerlm_core.observe.events import EventLog, StepEvents
 from steerlm_core.observe.exposition import metric_listeners
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.session import Session, at_iteration
 from steerlm_core.steps.context import RunInfo, StepContext
 from steerlm_core.store import open_store

@@ -10,7 +10,7 @@ from steerlm_core.config import parse_config
 from steerlm_core.kube.pod import context as pod
 from steerlm_core.observe.event_store import read_events
 from steerlm_core.observe.metrics import Metrics
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.run import create_or_open_run
 from steerlm_core.store import open_store
 from tests.tiny import tiny_settings
 
