@@ -29,8 +29,9 @@ def best_weights(root: str) -> str:
     import math
 
     from steerlm_core.report.run_view import RunView
+    from steerlm_core.run import open_run
 
-    view = RunView(root)
+    view = RunView(open_run(root))
     tables = [view.store.read_table(part) for part in view.manifest("iterations/000/groups").parts]
     groups = [group for table in tables for group in table.to_pylist()]
     heaviest = max(groups, key=lambda group: max(group["log_ws"]))

@@ -32,8 +32,9 @@ def generate(
     from steerlm_core.commands.steered import SteeredPolicy
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.report.run_view import RunView
+    from steerlm_core.run import open_run
 
-    view = RunView(root)
+    view = RunView(open_run(root))
     given = parse_label(attributes, view.config.attributes, "--attributes") if attributes else {}
     targets = targets_asked(given, view.config, sweep=prompt is None or not given)
     policy = SteeredPolicy(view.policy_folder(_policy(view.best, iteration)), view.config)

@@ -52,8 +52,9 @@ def inspect(
 
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.report.run_view import RunView
+    from steerlm_core.run import open_run
 
-    view = RunView(root)
+    view = RunView(open_run(root))
     weighed, candidates = read_group(view, iteration, group or "", split.value)
     tokenizer = AutoTokenizer.from_pretrained(view.policy_folder(None))
     prompt_ids = candidates[0]["policy_prompt_ids"]

@@ -15,9 +15,8 @@ from pydantic import ValidationError
 
 from steerlm_core.errors import RunStateError
 from steerlm_core.observe.event_store import read_events
-from steerlm_core.run import open_run
-from steerlm_core.store import open_store
-from steerlm_core.store.contents import RUN, read_contents
+from steerlm_core.run import Run
+from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import at_work
 from steerlm_core.store.manifest import Manifest
 
@@ -51,20 +50,10 @@ class IterationView:
 class RunView:
     """A run root as it stands now."""
 
-    def __init__(self, root: str) -> None:
-        """Open the run.
-
-        Raises:
-            RunStateError: There is no run at the root, or one of another schema version.
-        """
-        self.root, self.store = root, open_store(root)
-        run = open_run(self.store)
-        self.run_id, self.config = run.run_id, run.config
-
-    @cached_property
-    def described(self) -> dict[str, Any]:
-        """All that stands in `run.json`."""
-        return self.store.document(RUN)
+    def __init__(self, run: Run) -> None:
+        """Name the run; nothing is read yet."""
+        self.root, self.store = run.root, run.store
+        self.run_id, self.config, self.described = run.run_id, run.config, run.described
 
     @property
     def prepared(self) -> bool:

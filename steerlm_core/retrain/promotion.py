@@ -11,8 +11,8 @@ from types import EllipsisType
 from typing import Any
 
 from steerlm_core.errors import RunStateError
-from steerlm_core.store import absolute_root, open_store
-from steerlm_core.store.contents import RUN, Contents, read_contents
+from steerlm_core.store import absolute_root
+from steerlm_core.store.contents import Contents, read_contents
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
 
@@ -38,12 +38,12 @@ def history(base: RunStore) -> list[dict[str, Any]]:
     return list(_read(base)[1]["entries"])
 
 
-def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType | None = ...) -> dict[str, Any]:
+def promote(base: RunStore, run: RunStore, why: str, instead_of: str | EllipsisType | None = ...) -> dict[str, Any]:
     """Put the best model of a run into use.
 
     Args:
         base: The base root.
-        root: The run.
+        run: Root of the run.
         why: The words that the history will show.
         instead_of: Content digest of the model that must be in use now, None for none; left out: any.
 
@@ -55,7 +55,7 @@ def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType 
         ChangedMeanwhileError: The document was changed at this moment.
         RunStateError: The run has no good model.
     """
-    entry = {**describe(root), "why": why, "since": _now()}
+    entry = {**describe(run), "why": why, "since": _now()}
     version, found = _read(base)
     present = found["entries"][found["in_use"][-1]] if found["in_use"] else None
     digest = present["content_digest"] if present else None
@@ -64,7 +64,7 @@ def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType 
     if instead_of is not ... and digest != instead_of:
         raise OvertakenError(
             f"{base.url(PROMOTED)}: another model has come into use since this run started. Compare them, then: "
-            f"steerlm promote {root}"
+            f"steerlm promote {run.root}"
         )
     _move(base, version, [*found["entries"], entry], [*found["in_use"], len(found["entries"])])
     return entry
@@ -85,15 +85,13 @@ def rollback(base: RunStore) -> dict[str, Any]:
     return dict(back)
 
 
-def describe(root: str) -> dict[str, Any]:
+def describe(run: RunStore) -> dict[str, Any]:
     """Return what `promoted.json` says of the best model of a run.
 
     Raises:
         RunStateError: No iteration was accepted, or the best model was never confirmed.
     """
-    root = absolute_root(root)
-    store = open_store(root)
-    contents = read_contents(store)
+    root, contents = absolute_root(run.root), read_contents(run)
     best = best_iteration(contents)
     if best is None:
         raise RunStateError(f"{root}: no iteration was accepted, so there is no model to promote.")
@@ -106,7 +104,7 @@ def describe(root: str) -> dict[str, Any]:
         "root": root,
         "run_id": contents.run_id,
         "iteration": best,
-        "model": store.url("/".join(manifest.parts[0].key.split("/")[:4])),
+        "model": "/".join([root, *manifest.parts[0].key.split("/")[:4]]),
         "content_digest": manifest.content_digest,
         "distance": confirmation["distance"],
     }
@@ -117,18 +115,11 @@ def best_iteration(contents: Contents) -> int | None:
     return contents.commits[-1]["best_iteration"] if contents.commits else None
 
 
-def base_root_of(root: str) -> str | None:
-    """Return the base root that a run belongs to; None where it stands alone."""
-    found = open_store(root).document(RUN)["origin"].get("base_root")
-    return None if found is None else str(found)
-
-
-def iterations_in_use(contents: Contents) -> set[int]:
+def iterations_in_use(base: RunStore | None, contents: Contents) -> set[int]:
     """Return the iterations of a run whose models `promoted.json` of its base root has in use, or to roll back to."""
-    base_root = contents.documents[RUN]["origin"].get("base_root")
-    if base_root is None:
+    if base is None:
         return set()
-    found = _read(open_store(base_root))[1]
+    found = _read(base)[1]
     entries = [found["entries"][number] for number in found["in_use"]]
     return {int(entry["iteration"]) for entry in entries if entry["run_id"] == contents.run_id}
 

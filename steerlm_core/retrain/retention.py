@@ -17,8 +17,8 @@ def is_base_root(store: RunStore) -> bool:
     return not store.exists(RUN) and any(store.exists(key) for key in (RUNNING, FINISHED, PROMOTED))
 
 
-def old_runs(base: RunStore, keep: int) -> list[str]:
-    """Return the roots of the runs that may go, the oldest first.
+def old_runs(base: RunStore, keep: int) -> list[RunStore]:
+    """Return the runs that may go, the oldest first.
 
     Args:
         base: The base root.
@@ -31,16 +31,16 @@ def old_runs(base: RunStore, keep: int) -> list[str]:
     }
     names = [run_name(key) for key in sorted(begun, key=lambda key: begun[key])]
     needed = _needed(base)
-    roots = [run_root(base, name) for name in names[: max(0, len(names) - keep)] if name not in needed]
-    return [root for root in roots if not at_work(open_store(root))]  # one resumed by hand is in no document
+    old = [open_store(run_root(base, name)) for name in names[: max(0, len(names) - keep)] if name not in needed]
+    return [run for run in old if not at_work(run)]  # one resumed by hand is in no document
 
 
-def objects_of(root: str) -> tuple[list[str], int]:
+def objects_of(run: RunStore) -> tuple[list[str], int]:
     """Return the keys of all that a run consists of, `run.json` last, and their bytes; foreign files are not ours.
 
     By their names: of a run that is damaged, or half removed, the documents do not tell.
     """
-    ours = {found.key: found.size for found in open_store(root).listing() if is_ours(found.key)}
+    ours = {found.key: found.size for found in run.listing() if is_ours(found.key)}
     return sorted(ours, key=lambda key: (key == RUN, key)), sum(ours.values())
 
 

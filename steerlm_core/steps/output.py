@@ -92,7 +92,7 @@ class Output:
         """
         manifest = Manifest(
             step=self._step,
-            run_id=self._context.run.run_id,
+            run_id=self._context.run_id,
             input_digest=self.input_digest,
             inputs=self._inputs,
             parts=self._parts,
@@ -125,9 +125,9 @@ def read_manifest(context: StepContext, prefix: str) -> Manifest:
         manifest = Manifest.model_validate(context.document(key))
     except ValidationError as error:
         raise RunStateError(f"{root}/{key}: not a manifest of this version ({error.error_count()} errors).") from error
-    if manifest.run_id != context.run.run_id:
+    if manifest.run_id != context.run_id:
         raise RunStateError(
-            f"{root}/{key}: belongs to run '{manifest.run_id}', this is run '{context.run.run_id}'. "
+            f"{root}/{key}: belongs to run '{manifest.run_id}', this is run '{context.run_id}'. "
             "Something was copied between run directories; remove it."
         )
     return manifest

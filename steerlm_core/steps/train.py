@@ -22,6 +22,7 @@ from steerlm_core.training.job import TrainJob, TrainResult
 
 def run(context: StepContext) -> Manifest:
     """Train the iteration's model, by the backend of the context; returns the manifest of the model."""
+    assert context.train_backend is not None
     return model_output(context).existing() or context.train_backend.train(context)
 
 

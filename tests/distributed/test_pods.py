@@ -17,11 +17,11 @@ import pytest
 from steerlm_core import runtime
 from steerlm_core.config import parse_config
 from steerlm_core.kube.job.files import End, Outcome, outcome_key
-from steerlm_core.run import create_or_open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.manifest import Manifest
 from steerlm_core.training.checkpoints import latest
 from tests.distributed.pods import JOB, heartbeat, pods, step
+from tests.runs import run_at
 from tests.services.processes import free_ports
 from tests.waiting import until
 
@@ -50,10 +50,10 @@ def weighed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prior = base_model(1, config=BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320,
                                             validation_stories=8))  # fmt: skip
     root = str(tmp_path_factory.mktemp("runs") / "weighed")
-    create_or_open_run(root, parse_config({**SETTINGS, "models": {"prior": str(prior)}}, "tiny"))
-    runtime.prepare(root)
+    run = run_at(root, parse_config({**SETTINGS, "models": {"prior": str(prior)}}, "tiny"))
+    runtime.prepare(run)
     for name in ("generate", "label", "score_prior", "weigh"):
-        runtime.run_step(name, root, 0)
+        runtime.run_step(run, name, 0)
     return Path(root)
 
 
@@ -62,7 +62,7 @@ def trained(weighed: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest
     """The model that torchrun makes of it with two processes of this machine."""
     root = tmp_path_factory.mktemp("runs") / "torchrun"
     shutil.copytree(weighed, root)
-    runtime.run_step("train", str(root), 0)
+    runtime.run_step(run_at(root), "train", 0)
     return model(str(root))
 
 

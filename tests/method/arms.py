@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from steerlm_core.config import RunConfig
-from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run import create_or_open_run
-from steerlm_core.session import Session
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.annotate import read_texts
 from steerlm_core.steps.context import Stage, StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.training.supervised import fit_sft, sft_examples
+from tests.runs import loop_at, run_at
 
 _DRAW = 3_000_000  # no stage of a run draws under this number
 
@@ -38,10 +36,9 @@ class Arm:
 
 def run_arms(config: RunConfig, root: Path) -> tuple[dict[str, Arm], dict[str, Any]]:
     """Run the loop at `root`, then judge the three arms; returns them and how the loop ended."""
-    outcome = run_loop(str(root), config, EventLog("method", None))
-    session = Session(str(root), create_or_open_run(str(root), None), EventLog("method", None))
+    outcome = loop_at(root, config)
     with EventLog("method", None).step("arms") as events:
-        context = session.context(events)
+        context = run_at(root).context(events)
         tokens = _tokens_of_v2(context)
         _train_control(context, tokens)
         best = outcome["best_iteration"]

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from steerlm_core.errors import StoreError
 from steerlm_core.kube.api import paths
@@ -26,13 +25,12 @@ from steerlm_core.kube.job.pod_state import is_owned_by, name_of, uid_of
 from steerlm_core.kube.job.symptom import Patience, Symptom
 from steerlm_core.kube.job.verdicts import DONE, RETRIED, TrainJobError, in_words
 from steerlm_core.kube.launch.announce import Told
-from steerlm_core.kube.launch.heartbeat import Objects
 from steerlm_core.kube.launch.logs import keep_logs, read_logs
 from steerlm_core.kube.launch.submit import REMOVE_SECONDS, clear, delete, remove, submit
 from steerlm_core.kube.launch.superseded import make_way
 from steerlm_core.kube.launch.view import JobView
 from steerlm_core.platform import TrainJobConfig
-from steerlm_core.steps.context import Events
+from steerlm_core.steps.context import Documents, Events
 from steerlm_core.store.sealed import seal
 from steerlm_core.training.job import TrainingStoppedError
 from steerlm_core.training.stop import StopSignal
@@ -42,16 +40,6 @@ _log = logging.getLogger("steerlm.kube")
 _TICK_SECONDS = 1.0
 _SAID_AFTER = 5.0  # what passes by itself need not be said
 _LAST_CALL_SECONDS = 5.0  # after a termination, before SIGTERM
-
-
-class RunRoot(Objects, Protocol):
-    """What the launcher needs of a store."""
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless another stands there."""
-
-    def document(self, key: str) -> dict[str, Any]:
-        """A sealed document."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class Launcher:
     def __init__(
         self,
         api: KubeApi,
-        store: RunRoot,
+        store: Documents,
         config: TrainJobConfig,
         build: Callable[[int], Object],
         events: Events,

@@ -14,7 +14,7 @@ from steerlm_core.kube.api.client import ClusterError, KubeApi, Query
 from steerlm_core.kube.job.files import log_key
 from steerlm_core.kube.job.pod_state import Object, is_lost, name_of
 from steerlm_core.kube.job.pod_template import CONTAINER
-from steerlm_core.kube.launch.heartbeat import Objects
+from steerlm_core.steps.context import Documents
 
 _log = logging.getLogger("steerlm.kube.master")
 
@@ -91,7 +91,7 @@ def read_logs(api: KubeApi, pods: Iterable[Object], master: MasterLog | None) ->
     return {pod: text for pod, text in found.items() if text}
 
 
-def keep_logs(store: Objects, job: str, logs: Mapping[str, str]) -> None:
+def keep_logs(store: Documents, job: str, logs: Mapping[str, str]) -> None:
     """Put logs into the run root."""
     for pod, text in logs.items():
         store.put(log_key(job, pod), text.encode())

@@ -22,9 +22,10 @@ from steerlm_core.kube.job.pod_state import (
     uid_of,
     wanted_pods,
 )
-from steerlm_core.kube.launch.heartbeat import Objects, Pulse
+from steerlm_core.kube.launch.heartbeat import Pulse
 from steerlm_core.kube.launch.logs import MasterLog
 from steerlm_core.kube.launch.submit import pod_selector
+from steerlm_core.steps.context import Documents
 
 _EVENT_SECONDS = 2.0
 _MASTER = "training.kubeflow.org/replica-type"
@@ -33,7 +34,7 @@ _MASTER = "training.kubeflow.org/replica-type"
 class JobView:
     """Job, pods, events, progress and the master's log of one attempt; a context manager."""
 
-    def __init__(self, api: KubeApi, store: Objects, job: Object, launcher: str, heartbeat_seconds: float) -> None:
+    def __init__(self, api: KubeApi, store: Documents, job: Object, launcher: str, heartbeat_seconds: float) -> None:
         """Start to watch.
 
         Args:

@@ -25,14 +25,18 @@ from steerlm_core.kube.pod.child import node, train_node, world
 from steerlm_core.kube.pod.context import pod_context
 from steerlm_core.kube.pod.progress import ProgressWriter
 from steerlm_core.kube.pod.stop import HeartbeatWatch, Stop
+from steerlm_core.run import open_or_create_run
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output, train_job
 from steerlm_core.store import open_store
+from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingStoppedError, TrainJob, TrainReport, TrainResult
 
 _TERMINATION_LOG = Path("/dev/termination-log")
 _PATIENCE_SECONDS = 300.0  # of a pod without its store, beyond the store's own
-_IMPATIENT = 2  # attempts at what is asked, or told, again a moment later
+# Of a second store, for heartbeats, progress and the outcome: what is asked, or told, again a moment later, and what is
+# said on the way out. Where the server is gone, the run's own is at one request for minutes.
+_ATTEMPTS = 3
 _EXIT_CODES = {End.DONE: 0, End.USER_ERROR: 2, End.STOPPED: 143, End.ORPHANED: 143}
 
 _Answer = TypeVar("_Answer")
@@ -71,32 +75,40 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
     logging.getLogger("steerlm").setLevel(logging.INFO)
     stop = Stop()
     stop.listen()
-    task = _task(arguments)
+    task, told = _task(arguments), None
     try:
-        end = outcome.done(task.node, work(task, stop))
+        told = open_store(task.root, _ATTEMPTS)
+        end = outcome.done(task.node, work(task, told, stop))
     except Exception as error:
         if not isinstance(error, SteerLMError):
             traceback.print_exc()
         stop.settle()
         end = outcome.failed(task.node, error, stop)
     _log.info("%s: %s", end.end.value, end.message)
-    outcome.tell(end, task.root, task.job, termination_log)
+    outcome.tell(end, told, task.job, termination_log)
     return _EXIT_CODES.get(end.end, 1)
 
 
-def work(task: PodTask, stop: Stop) -> str:
-    """Train this node's part, and store the model where node 0 is; return what was done, in words."""
-    HeartbeatWatch(open_store(task.root, _IMPATIENT), task.job, task.orphan_after, stop)
-    _patiently(lambda: _forget(task))
-    leads = task.node == 0
+def work(task: PodTask, told: RunStore, stop: Stop) -> str:
+    """Train this node's part, and store the model where node 0 is; return what was done, in words.
+
+    Args:
+        task: What is asked.
+        told: The run root, for what the pod and its launcher tell each other.
+        stop: Is asked to stop where nobody watches.
+    """
+    HeartbeatWatch(told, task.job, task.orphan_after, stop)
+    store, leads = open_store(task.root), task.node == 0
+    _patiently(lambda: store.delete(_of_an_earlier_job(task)))
+    run = _patiently(lambda: open_or_create_run(store, None))
     with ExitStack() as stack:
-        context = _patiently(lambda: stack.enter_context(pod_context(task.root, task.iteration, _how(task), leads)))
+        context = _patiently(lambda: stack.enter_context(pod_context(run, task.iteration, _how(task), leads)))
         output = _patiently(lambda: model_output(context))
         if _patiently(output.existing):
             return "the model is there already"
         place = _patiently(lambda: stack.enter_context(_place(task, context)))
         job = _patiently(lambda: train_job(context, output, place))
-        progress = stack.enter_context(ProgressWriter(open_store(task.root, _IMPATIENT), task.job))
+        progress = stack.enter_context(ProgressWriter(told, task.job))
 
         def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
             progress(step, steps, numbers)
@@ -125,10 +137,9 @@ def _train(task: PodTask, job: TrainJob, stop: Stop, report: TrainReport) -> Tra
         raise
 
 
-def _forget(task: PodTask) -> None:
-    """Remove what an earlier job of the same name has left: it must not pass for this one's."""
-    keys = [outcome_key(task.job, task.node), *([progress_key(task.job)] if task.node == 0 else [])]
-    open_store(task.root).delete(keys)
+def _of_an_earlier_job(task: PodTask) -> list[str]:
+    """Keys of what an earlier job of the same name has left: it must not pass for this one's."""
+    return [outcome_key(task.job, task.node), *([progress_key(task.job)] if task.node == 0 else [])]
 
 
 @contextmanager
