@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.observe.events import EventLog
 from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import ITERATION_STEPS, Session, with_backend
+from steerlm_core.session import Session, with_backend
 
 
 def run_loop(
@@ -45,7 +46,7 @@ def run_loop(
     for iteration in range(limit):
         if session.gate(iteration, limit) == "stop":
             break
-        for name in ITERATION_STEPS:
+        for name in layout.ITERATION_STEPS:
             session.step(name, iteration)
     session.confirm()
     return session.outcome(limit)

@@ -11,14 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from steerlm_core import __version__
+from steerlm_core import __version__, layout
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.dotted import differing
 from steerlm_core.errors import RunStateError
 from steerlm_core.schemas import SCHEMA_VERSION
 from steerlm_core.steps.context import RunInfo
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import RUN
 from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.probe import probe
 from steerlm_core.store.run_store import RunStore
@@ -43,13 +42,13 @@ def create_or_open_run(root: str, config: RunConfig | None, origin: Mapping[str,
         StoreError: The root cannot be reached, or lies where conditional puts are not honoured.
     """
     store = open_store(root)
-    if config is not None and not store.exists(RUN):
+    if config is not None and not store.exists(layout.RUN):
         from steerlm_core.steps.prepare import preflight
 
         with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
             preflight(config, Inputs(Path(scratch), weights=False).fetch)
         probe(store)
-        store.create(RUN, seal(_describe(config, origin or {})))
+        store.create(layout.RUN, seal(_describe(config, origin or {})))
     run = open_run(store)
     if config is None:
         return run
@@ -68,10 +67,10 @@ def open_run(store: RunStore) -> RunInfo:
     Raises:
         RunStateError: It is missing, damaged, or of another schema version.
     """
-    found = store.document_versioned(RUN)
+    found = store.document_versioned(layout.RUN)
     if found is None:
         raise RunStateError(
-            f"{store.root}: holds no run (no {RUN}). `steerlm run CONFIG --root {store.root}` starts one."
+            f"{store.root}: holds no run (no {layout.RUN}). `steerlm run CONFIG --root {store.root}` starts one."
         )
     described, _ = found
     if described["schema_version"] != SCHEMA_VERSION:
@@ -79,7 +78,7 @@ def open_run(store: RunStore) -> RunInfo:
             f"{store.root}: written by release {described['versions']['steerlm']} with schema version "
             f"{described['schema_version']}; this is {__version__} with version {SCHEMA_VERSION}. Use that one."
         )
-    config = parse_config(described["config"], f"{store.root}/{RUN}")
+    config = parse_config(described["config"], f"{store.root}/{layout.RUN}")
     return RunInfo(described["run_id"], config, described["origin"])
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.dotted import differing
 from steerlm_core.errors import ConfigError
@@ -17,10 +18,9 @@ from steerlm_core.observe.watch import watched
 from steerlm_core.retrain import running
 from steerlm_core.retrain.begin import begin as begin_run
 from steerlm_core.run_root import create_or_open_run, open_run
-from steerlm_core.session import ITERATION_STEPS, Session, with_backend
+from steerlm_core.session import Session, with_backend
 from steerlm_core.steps.context import Shard
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import RUN
 from steerlm_core.store.inputs import Inputs
 
 
@@ -76,7 +76,7 @@ def begin(
 def _open(root: str, given: RunConfig | None, max_iterations: int, room: int) -> None:
     """Open or create a run, and say what it will not take from `given`."""
     store = open_store(root)
-    kept = open_run(store).config if store.exists(RUN) else given
+    kept = open_run(store).config if store.exists(layout.RUN) else given
     if kept is not None:
         _check_room(max_iterations, kept, room)
     create_or_open_run(root, given)
@@ -160,8 +160,8 @@ def run_step(
     Raises:
         ConfigError: There is no such step.
     """
-    if name not in ITERATION_STEPS:
-        raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(ITERATION_STEPS)}.")
+    if name not in layout.ITERATION_STEPS:
+        raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(layout.ITERATION_STEPS)}.")
     with _session(root, backend, platform) as session:
         return session.step(name, iteration, Shard(shard, shards) if shards > 1 else None)
 

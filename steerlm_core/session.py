@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import RunStateError, StoreError
 from steerlm_core.models.lazy import LazyModels
@@ -26,18 +27,14 @@ from steerlm_core.retrain.finish import finish as finish_run
 from steerlm_core.retrain.promotion import iterations_in_use
 from steerlm_core.retrain.running import open_base, renewed
 from steerlm_core.steps.context import Events, RunInfo, Shard, Stage, StepContext, TrainBackend
-from steerlm_core.steps.decide import DECISION, POLICY_0, best_policy, commit_key
+from steerlm_core.steps.decide import best_policy
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import comparison_key, read_contents
+from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import retire
 from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.lease import hold
 from steerlm_core.store.manifest import Manifest
 from steerlm_core.store.scratch import Scratch
-
-# The steps of an iteration, in their order; label and score_prior do not need each other. A step's module is
-# imported when it runs: a pod that only decides needs no torch.
-ITERATION_STEPS = ("generate", "label", "score_prior", "weigh", "train", "evaluate", "decide")
 
 _logger = logging.getLogger(__name__)
 
@@ -71,8 +68,7 @@ class Session:
     @contextmanager
     def _doing(self, step: str, iteration: int | None = None, shard: Shard | None = None) -> Iterator[StepContext]:
         """Say that a step starts, hold its lease, build its context, and say how it ended."""
-        lease = step if iteration is None else f"{iteration:03d}-{step}"
-        lease += f"-{shard.index}of{shard.count}" if shard else ""
+        lease = layout.step_lease(step, iteration, (shard.index, shard.count) if shard else None)
         base_root = self.run.origin.get("base_root")
         with (
             self._log.step(step, iteration, shard.index if shard else None) as events,
@@ -126,7 +122,7 @@ class Session:
 
     def evaluation(self, iteration: int) -> dict[str, Any]:
         """Read an iteration's evaluation.json."""
-        return self._store.document(f"iterations/{iteration:03d}/evaluation/evaluation.json")
+        return self._store.document(layout.evaluation_document(layout.evaluation(iteration)))
 
     def gate(self, iteration: int, max_iterations: int) -> Literal["run", "stop"]:
         """Whether an iteration is to be done.
@@ -134,9 +130,9 @@ class Session:
         Raises:
             RunStateError: The iteration before has no commit.
         """
-        if self._store.exists(DECISION) or iteration >= max_iterations:
+        if self._store.exists(layout.DECISION) or iteration >= max_iterations:
             return "stop"
-        if iteration > 0 and not self._store.exists(commit_key(iteration - 1)):
+        if iteration > 0 and not self._store.exists(layout.commit(iteration - 1)):
             raise RunStateError(
                 f"{self.root}: iteration {iteration - 1} has no commit, so iteration {iteration} cannot start. "
                 f"`steerlm resume {self.root}` finishes it."
@@ -146,8 +142,8 @@ class Session:
     def last_commit(self) -> dict[str, Any] | None:
         """The commit of the last iteration that has one; None before the first."""
         last, iteration = None, 0
-        while self._store.exists(commit_key(iteration)):
-            last = self._store.document(commit_key(iteration))
+        while self._store.exists(layout.commit(iteration)):
+            last = self._store.document(layout.commit(iteration))
             iteration += 1
         return last
 
@@ -155,11 +151,10 @@ class Session:
         """Confirm the best policy so far on fresh candidates, and compare it with the promoted one, if there is one."""
         commit = self.last_commit()
         best = commit["best_iteration"] if commit else None
-        policy = POLICY_0 if best is None else f"iterations/{best:03d}/model"
         threads = self.run.config.runtime.threads
         with self._doing("confirm") as context:
             confirm_step = _step_module("confirm", threads)
-            confirmation = dict(confirm_step.run(context.at(confirm_step.stage_of(policy, best))))
+            confirmation = dict(confirm_step.run(context.at(confirm_step.stage_of(best))))
             if best is not None and self.run.origin.get("started_from"):
                 _step_module("compare", threads).run(context, best)
         return confirmation
@@ -170,7 +165,9 @@ class Session:
             return {"promoted": False, "words": "Not promoted: the run stands alone, under no base root."}
         outcome, comparison = self.outcome(max_iterations), None
         if outcome["best_iteration"] is not None and self.run.origin["started_from"]:
-            comparison = self._store.document(comparison_key(outcome["best_iteration"]))
+            comparison = self._store.document(
+                layout.comparison_document(layout.confirmation(outcome["best_iteration"]))
+            )
         promoted, words = finish_run(self.root, dict(self.run.origin), outcome, comparison)
         return {"promoted": promoted, "words": words}
 
@@ -196,7 +193,7 @@ def with_backend(run: RunInfo, backend: str | None) -> RunInfo:
 def at_iteration(context: StepContext, iteration: int) -> StepContext:
     """Return the context at the stage of an iteration."""
     policy = best_policy(context, iteration)
-    return context.at(Stage(f"iterations/{iteration:03d}", policy, ("held_out", "train"), iteration), iteration)
+    return context.at(Stage(layout.iteration(iteration), policy, ("held_out", "train"), iteration), iteration)
 
 
 class _ChosenBackend:
@@ -239,7 +236,7 @@ class _ChosenBackend:
 
 
 def _step_module(name: str, threads: int) -> ModuleType:
-    """Import a step; what it computes with is set up only if it computes."""
+    """Import a step when it runs: a pod that only decides needs no torch. What computes is set up only then."""
     module = import_module(f"steerlm_core.steps.{name}")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads or os.cpu_count() or 1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.commands.run import Root
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _gc_runs(base: RunStore, keep: int, delete: bool) -> None:
 
 
 def _why(key: str) -> str:
-    return "given back" if key.startswith("leases/") else "unreferenced"
+    return "given back" if key.startswith(layout.LEASES) else "unreferenced"
 
 
 def copy(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.errors import ConfigError
@@ -66,7 +67,9 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Most iterations; overrid
 
 def run(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", show_default=False)],
-    root: Annotated[str | None, typer.Option(help="Run directory.", show_default="runs/NAME-DATE-TIME")] = None,
+    root: Annotated[
+        str | None, typer.Option(help="Run directory.", show_default=layout.run_below("NAME-DATE-TIME"))
+    ] = None,
     runner: Annotated[
         Runner, typer.Option(help="local: this process; kfp-local: the Kubeflow pipeline, a process a step.")
     ] = Runner.LOCAL,
@@ -84,7 +87,7 @@ def run(
         _refuse_unheard(options)
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
     check_data(given)
-    where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    where = root or layout.run_below(f"{given.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     work(where, given, runner, options)
 
 
@@ -172,7 +175,7 @@ def _resumable(root: str) -> Iterator[None]:
     except KeyboardInterrupt:
         from steerlm_core.store import open_store
 
-        if open_store(root).exists("run.json"):
+        if open_store(root).exists(layout.RUN):
             typer.echo(f"Interrupted. What is finished is kept; go on with: steerlm resume {root}", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
@@ -187,7 +190,7 @@ def _run_here(root: str, config: RunConfig | None, options: Options) -> dict[str
 
     with make_display(options.display.value) as display:
         store = open_store(root)
-        if config is not None and "://" not in config.models.prior and not store.exists("run.json"):
+        if config is not None and "://" not in config.models.prior and not store.exists(layout.RUN):
             _make_base_model(config, display)
         run = create_or_open_run(root, config)
         with watched(store, run.run_id, run.config, display) as log:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.retrain import running
-from steerlm_core.retrain.begin import FINISHED
 from steerlm_core.retrain.promotion import ChangedMeanwhileError, OvertakenError, promote
 from steerlm_core.store import absolute_root
 from steerlm_core.store.run_store import RunStore
@@ -46,7 +46,8 @@ def finish(
         except OvertakenError as error:
             good, words = False, str(error)
     base.put(
-        FINISHED, seal({"root": absolute_root(root), "material": origin["material"], "promoted": good, "words": words})
+        layout.FINISHED,
+        seal({"root": absolute_root(root), "material": origin["material"], "promoted": good, "words": words}),
     )
     running.release_of_run(base, root)
     return good, words
@@ -54,12 +55,12 @@ def finish(
 
 def _check_turn(base: RunStore, root: str) -> None:
     """Refuse to end a run that has not the base root; the one that ended last may end again."""
-    for key in (running.RUNNING, FINISHED):
+    for key in (layout.RUNNING, layout.FINISHED):
         found = base.document_versioned(key)
         if found is not None and running.is_run(base, root, found[0]["root"]):
             return
     raise RunStateError(
-        f"{base.url(running.RUNNING)}: {running.holder(base)} has this base root, and not {root}, which is neither "
+        f"{base.url(layout.RUNNING)}: {running.holder(base)} has this base root, and not {root}, which is neither "
         f"promoted nor noted as finished. If its model is to be used: steerlm promote {root}"
     )
 

@@ -7,8 +7,9 @@ import socket
 import time
 from pathlib import Path
 
+from steerlm_core import layout
 from steerlm_core.errors import NonFiniteError, OutOfMemoryError, SteerLMError, StoreError, StoreRefusedError
-from steerlm_core.kube.job.files import End, Outcome, outcome_key
+from steerlm_core.kube.job.files import End, Outcome
 from steerlm_core.kube.pod.stop import Stop
 from steerlm_core.store import open_store
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
@@ -56,7 +57,7 @@ def tell(outcome: Outcome, root: str, job: str, termination_log: Path) -> None:
     if outcome.end is End.DONE and outcome.rank > 0:
         return
     try:
-        open_store(root, _ATTEMPTS).put(outcome_key(job, outcome.rank), outcome.to_bytes())
+        open_store(root, _ATTEMPTS).put(layout.job_outcome(job, outcome.rank), outcome.to_bytes())
     except SteerLMError as error:
         _log.warning("the outcome is not in the run root: %s", error)
 
