@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from steerlm_core import __version__
+from steerlm_core import __version__, layout
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.dotted import differing
 from steerlm_core.errors import RunStateError
@@ -28,7 +28,6 @@ from steerlm_core.schemas import SCHEMA_VERSION
 from steerlm_core.steps.context import Events, Shard, Stage, StepContext, TrainBackend
 from steerlm_core.steps.decide import best_policy
 from steerlm_core.store import absolute_root, open_store
-from steerlm_core.store.contents import RUN
 from steerlm_core.store.inputs import Inputs
 from steerlm_core.store.lease import hold
 from steerlm_core.store.probe import probe
@@ -116,14 +115,13 @@ class Run:
         if iteration is None:
             return context
         policy = best_policy(context, iteration)
-        return context.at(Stage(f"iterations/{iteration:03d}", policy, ("held_out", "train"), iteration), iteration)
+        return context.at(Stage(layout.iteration(iteration), policy, ("held_out", "train"), iteration), iteration)
 
     @contextmanager
     def doing(self, step: str, iteration: int | None = None, shard: Shard | None = None) -> Iterator[StepContext]:
         """Say that a step starts, keep the claim, hold its lease, build its context, and say how it ended."""
         assert self.claimed is not None, "only a run that steerlm_core.runtime has equipped does steps"
-        lease = step if iteration is None else f"{iteration:03d}-{step}"
-        lease += f"-{shard.index}of{shard.count}" if shard else ""
+        lease = layout.step_lease(step, iteration, (shard.index, shard.count) if shard else None)
         with (
             self.log.step(step, iteration, shard.index if shard else None) as events,
             self.claimed(self),
@@ -156,12 +154,12 @@ def open_or_create_run(store: RunStore, config: RunConfig | None, origin: Mappin
         RunStateError: There is no run, or it was made from another configuration or by another release.
         StoreError: The root cannot be reached, or lies where conditional puts are not honoured.
     """
-    if config is not None and not store.exists(RUN):
+    if config is not None and not store.exists(layout.RUN):
         _create(store, config, origin or {})
     run = find_run(store)
     if run is None:
         raise RunStateError(
-            f"{store.root}: holds no run (no {RUN}). `steerlm run CONFIG --root {store.root}` starts one."
+            f"{store.root}: holds no run (no {layout.RUN}). `steerlm run CONFIG --root {store.root}` starts one."
         )
     if config is None:
         return run
@@ -180,7 +178,7 @@ def find_run(store: RunStore) -> Run | None:
     Raises:
         RunStateError: It is damaged, or of another schema version.
     """
-    found = store.document_versioned(RUN)
+    found = store.document_versioned(layout.RUN)
     if found is None:
         return None
     described, _ = found
@@ -189,7 +187,7 @@ def find_run(store: RunStore) -> Run | None:
             f"{store.root}: written by release {described['versions']['steerlm']} with schema version "
             f"{described['schema_version']}; this is {__version__} with version {SCHEMA_VERSION}. Use that one."
         )
-    config = parse_config(described["config"], f"{store.root}/{RUN}")
+    config = parse_config(described["config"], f"{store.root}/{layout.RUN}")
     return Run(store, described, config, EventLog(described["run_id"], None))
 
 
@@ -206,7 +204,7 @@ def _create(store: RunStore, config: RunConfig, origin: Mapping[str, Any]) -> No
     with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
         preflight(config, Inputs(Path(scratch), weights=False).fetch)
     probe(store)
-    store.create(RUN, seal(_describe(config, origin)))
+    store.create(layout.RUN, seal(_describe(config, origin)))
 
 
 def _describe(config: RunConfig, origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import ConfigError, RunStateError, StoreError
 from steerlm_core.observe.display import Display, make_display
@@ -28,14 +29,9 @@ from steerlm_core.retrain.finish import finish as finish_run
 from steerlm_core.retrain.promotion import iterations_in_use
 from steerlm_core.run import Run, open_run
 from steerlm_core.steps.context import Shard, StepContext, TrainBackend
-from steerlm_core.steps.decide import DECISION, POLICY_0, commit_key
-from steerlm_core.store.contents import comparison_key, read_contents
+from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import retire
 from steerlm_core.store.manifest import Manifest
-
-# The steps of an iteration, in their order; label and score_prior do not need each other. A step's module is
-# imported when it runs: a pod that only decides needs no torch.
-ITERATION_STEPS = ("generate", "label", "score_prior", "weigh", "train", "evaluate", "decide")
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +84,7 @@ def run_loop(run: Run, max_iterations: int | None = None) -> dict[str, Any]:
     for iteration in range(limit):
         if gate(run, iteration, limit) == "stop":
             break
-        for name in ITERATION_STEPS:
+        for name in layout.ITERATION_STEPS:
             run_step(run, name, iteration)
     confirm(run)
     return outcome(run, limit)
@@ -123,13 +119,13 @@ def run_step(run: Run, name: str, iteration: int, shard: int = 0, shards: int = 
     Raises:
         ConfigError: There is no such step.
     """
-    if name not in ITERATION_STEPS:
-        raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(ITERATION_STEPS)}.")
+    if name not in layout.ITERATION_STEPS:
+        raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(layout.ITERATION_STEPS)}.")
     with run.doing(name, iteration, Shard(shard, shards) if shards > 1 else None) as context:
         done = _step_module(name, run).run(context)
     numbers = done.metrics if isinstance(done, Manifest) else done or {}
     if name == "decide":
-        run.log.iteration(run.store.document(f"iterations/{iteration:03d}/evaluation/evaluation.json"), numbers)
+        run.log.iteration(run.store.document(layout.evaluation_document(layout.evaluation(iteration))), numbers)
         _retire(run)
     return dict(numbers)
 
@@ -159,9 +155,9 @@ def gate(run: Run, iteration: int, max_iterations: int = 0) -> Literal["run", "s
     Raises:
         RunStateError: The iteration before has no commit.
     """
-    if run.store.exists(DECISION) or iteration >= (max_iterations or run.config.max_iterations):
+    if run.store.exists(layout.DECISION) or iteration >= (max_iterations or run.config.max_iterations):
         return "stop"
-    if iteration > 0 and not run.store.exists(commit_key(iteration - 1)):
+    if iteration > 0 and not run.store.exists(layout.commit(iteration - 1)):
         raise RunStateError(
             f"{run.root}: iteration {iteration - 1} has no commit, so iteration {iteration} cannot start. "
             f"`steerlm resume {run.root}` finishes it."
@@ -173,10 +169,9 @@ def confirm(run: Run) -> dict[str, Any]:
     """Confirm the best policy so far on fresh candidates, and compare it with the promoted one, if there is one."""
     commit = _last_commit(run)
     best = commit["best_iteration"] if commit else None
-    policy = POLICY_0 if best is None else f"iterations/{best:03d}/model"
     with run.doing("confirm") as context:
         step = _step_module("confirm", run)
-        confirmation = dict(step.run(context.at(step.stage_of(policy, best))))
+        confirmation = dict(step.run(context.at(step.stage_of(best))))
         if best is not None and run.origin.get("started_from"):
             _step_module("compare", run).run(context, best)
     return confirmation
@@ -193,7 +188,7 @@ def finish(run: Run, max_iterations: int = 0) -> dict[str, Any]:
         return {"promoted": False, "words": "Not promoted: the run stands alone, under no base root."}
     ended, comparison = outcome(run, max_iterations), None
     if ended["best_iteration"] is not None and run.origin["started_from"]:
-        comparison = run.store.document(comparison_key(ended["best_iteration"]))
+        comparison = run.store.document(layout.comparison_document(layout.confirmation(ended["best_iteration"])))
     promoted, words = finish_run(run, ended, comparison)
     return {"promoted": promoted, "words": words}
 
@@ -212,8 +207,8 @@ def outcome(run: Run, max_iterations: int = 0) -> dict[str, Any]:
 def _last_commit(run: Run) -> dict[str, Any] | None:
     """The commit of the last iteration that has one; None before the first."""
     last, iteration = None, 0
-    while run.store.exists(commit_key(iteration)):
-        last = run.store.document(commit_key(iteration))
+    while run.store.exists(layout.commit(iteration)):
+        last = run.store.document(layout.commit(iteration))
         iteration += 1
     return last
 
@@ -224,7 +219,7 @@ def _claimed(run: Run) -> AbstractContextManager[None]:
 
 
 def _step_module(name: str, run: Run) -> ModuleType:
-    """Import a step; what it computes with is set up only if it computes."""
+    """Import a step when it runs: a pod that only decides needs no torch. What computes is set up only then."""
     module = import_module(f"steerlm_core.steps.{name}")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(run.config.runtime.threads or os.cpu_count() or 1)

@@ -17,8 +17,7 @@ from kfp import dsl
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import RunStateError
 from steerlm_core.kubeflow.package import plain
-from steerlm_core.retrain.begin import FINISHED
-from steerlm_core.runtime import ITERATION_STEPS
+from steerlm_core.layout import FINISHED, ITERATION_STEPS
 from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
 from tests.in_process import Steerlm

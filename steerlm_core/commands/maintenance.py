@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.commands.run import Root
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def gc(
     from steerlm_core.retrain.retention import is_base_root
     from steerlm_core.run import base_of
     from steerlm_core.store import open_store
-    from steerlm_core.store.contents import RUN, read_contents
+    from steerlm_core.store.contents import read_contents
     from steerlm_core.store.gc import find_rubbish, remove
 
     store = open_store(root)
@@ -72,7 +73,7 @@ def gc(
     contents = read_contents(store)
     for key, what in contents.problems.items():
         raise RunStateError(f"{store.url(key)}: {what}. Nothing is removed from a damaged run; see `steerlm verify`.")
-    in_use = iterations_in_use(base_of(contents.documents[RUN]), contents) if old_go else ()
+    in_use = iterations_in_use(base_of(contents.documents[layout.RUN]), contents) if old_go else ()
     rubbish = find_rubbish(store, contents, keep_models, keep_candidates, in_use)
     rows = [(found.key, size(found.size), _why(found.key)) for found in rubbish.unreferenced + rubbish.unfinished]
     rows += [(found.key, size(found.size), "old") for some in rubbish.retired.values() for found in some]
@@ -103,7 +104,7 @@ def _gc_runs(base: RunStore, keep: int, delete: bool) -> None:
 
 
 def _why(key: str) -> str:
-    return "given back" if key.startswith("leases/") else "unreferenced"
+    return "given back" if key.startswith(layout.LEASES) else "unreferenced"
 
 
 def copy(

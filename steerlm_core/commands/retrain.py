@@ -51,14 +51,14 @@ def promote(
     ] = None,
 ) -> None:
     """Put the best model of a run into use, whatever it was compared with."""
+    from steerlm_core import layout
     from steerlm_core.errors import ConfigError
     from steerlm_core.retrain import promotion
     from steerlm_core.run import base_of
     from steerlm_core.store import open_store
-    from steerlm_core.store.contents import RUN
 
     run = open_store(root)
-    base = open_store(base_root) if base_root else base_of(run.document(RUN))
+    base = open_store(base_root) if base_root else base_of(run.document(layout.RUN))
     if base is None:
         raise ConfigError(f"{root}: stands under no base root. Name one: steerlm promote {root} --base-root …")
     entry = promotion.promote(base, run, "Promoted by hand.")

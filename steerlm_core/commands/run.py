@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.errors import ConfigError
@@ -68,7 +69,9 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Most iterations; overrid
 
 def run(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", show_default=False)],
-    root: Annotated[str | None, typer.Option(help="Run directory.", show_default="runs/NAME-DATE-TIME")] = None,
+    root: Annotated[
+        str | None, typer.Option(help="Run directory.", show_default=layout.run_below("NAME-DATE-TIME"))
+    ] = None,
     runner: Annotated[
         Runner, typer.Option(help="local: this process; kfp-local: the Kubeflow pipeline, a process a step.")
     ] = Runner.LOCAL,
@@ -87,7 +90,7 @@ def run(
         _refuse_unheard(options)
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
     check_data(given)
-    where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    where = root or layout.run_below(f"{given.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     work(open_store(where), given, runner, options)
 
 
@@ -176,7 +179,7 @@ def _resumable(store: RunStore) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if store.exists("run.json"):
+        if store.exists(layout.RUN):
             typer.echo(f"Interrupted. What is finished is kept; go on with: steerlm resume {store.root}", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
@@ -188,7 +191,7 @@ def _run_here(store: RunStore, config: RunConfig | None, options: Options) -> tu
     from steerlm_core.runtime import at_work, run_loop
 
     with make_display(options.display.value) as display:
-        if config is not None and "://" not in config.models.prior and not store.exists("run.json"):
+        if config is not None and "://" not in config.models.prior and not store.exists(layout.RUN):
             _make_base_model(config, display)
         run = open_or_create_run(store, config)
         with at_work(run, display, options.backend and options.backend.value, options.platform) as working:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.commands.run import INTERRUPTED, DisplayMode, Root, Shown
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _show(run: Run) -> None:
     from steerlm_core.commands.summary import print_confirmation
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.observe.text import size
-    from steerlm_core.report.run_view import STEP_OUTPUTS, RunView
+    from steerlm_core.report.run_view import RunView
     from steerlm_core.report.words import ITERATION_COLUMNS, iteration_rows, reason
 
     view = RunView(run)
@@ -54,8 +55,11 @@ def _show(run: Run) -> None:
         print_text(f"at work: {who}")
     print_text(f"prepare: {'done' if view.prepared else 'not finished'}{_time(view, None, 'prepare')}")
     if view.iterations:
-        rows = [[str(each.number), *(_step(view, each, step) for step in STEP_OUTPUTS)] for each in view.iterations]
-        print_table(("iteration", *STEP_OUTPUTS), rows)
+        rows = [
+            [str(each.number), *(_step(view, each, step) for step in layout.ITERATION_STEPS)]
+            for each in view.iterations
+        ]
+        print_table(("iteration", *layout.ITERATION_STEPS), rows)
     if view.committed:
         print_table(ITERATION_COLUMNS, iteration_rows(view.committed))
     print_text(reason(view))

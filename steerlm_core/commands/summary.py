@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.attributes import format_label
 from steerlm_core.commands.tables import print_table, print_text
 from steerlm_core.config import RunConfig
 from steerlm_core.observe.text import duration
-from steerlm_core.report.run_view import RunView, policy_prefix
+from steerlm_core.report.run_view import RunView
 from steerlm_core.report.words import STEERING_COLUMNS, fooled, fresh_distance, reason, steering_rows
 from steerlm_core.run import Run
 
@@ -27,7 +28,7 @@ def print_summary(run: Run, outcome: dict[str, Any] | None, seconds: float) -> N
     print_text(f"Best policy: {best}.")
     if view.confirmation:
         print_confirmation(view.confirmation)
-    print_text(f"\nModel   {root}/{policy_prefix(view.best)}\nRun     {root}\nTime    {duration(seconds)}")
+    print_text(f"\nModel   {root}/{layout.policy_model(view.best)}\nRun     {root}\nTime    {duration(seconds)}")
     prompt = f'steerlm generate {root} --attributes {_example_target(view.config)} "your prompt"'
     following = [prompt, f"steerlm report {root}", f"steerlm export {root} DIRECTORY", view.how_to_go_on]
     print_text("\nNext    " + "\n        ".join(filter(None, following)))

@@ -10,16 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.retrain import running
 from steerlm_core.retrain.material import material_digest
 from steerlm_core.retrain.promotion import promoted
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import RUN
 from steerlm_core.store.probe import probe
 from steerlm_core.store.run_store import RunStore
-
-FINISHED = "finished.json"
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,10 @@ def _from_promoted(config: RunConfig, entry: dict[str, Any] | None) -> RunConfig
 
 
 def _material_of(run: RunStore) -> str | None:
-    found = run.document_versioned(RUN)
+    found = run.document_versioned(layout.RUN)
     return None if found is None else found[0]["origin"].get("material")
 
 
 def _last_material(base: RunStore) -> str | None:
-    found = base.document_versioned(FINISHED)
+    found = base.document_versioned(layout.FINISHED)
     return None if found is None else str(found[0]["material"])

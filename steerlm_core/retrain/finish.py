@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.retrain import running
-from steerlm_core.retrain.begin import FINISHED
 from steerlm_core.retrain.promotion import ChangedMeanwhileError, OvertakenError, promote
 from steerlm_core.run import Run
 from steerlm_core.store import absolute_root
@@ -45,19 +45,19 @@ def finish(run: Run, outcome: dict[str, Any], comparison: dict[str, Any] | None)
         except OvertakenError as error:
             good, words = False, str(error)
     noted = {"root": absolute_root(run.root), "material": origin["material"], "promoted": good, "words": words}
-    base.put(FINISHED, seal(noted))
+    base.put(layout.FINISHED, seal(noted))
     running.release_of_run(base, run.root)
     return good, words
 
 
 def _check_turn(base: RunStore, root: str) -> None:
     """Refuse to end a run that has not the base root; the one that ended last may end again."""
-    for key in (running.RUNNING, FINISHED):
+    for key in (layout.RUNNING, layout.FINISHED):
         found = base.document_versioned(key)
         if found is not None and running.is_run(base, root, found[0]["root"]):
             return
     raise RunStateError(
-        f"{base.url(running.RUNNING)}: {running.holder(base)} has this base root, and not {root}, which is neither "
+        f"{base.url(layout.RUNNING)}: {running.holder(base)} has this base root, and not {root}, which is neither "
         f"promoted nor noted as finished. If its model is to be used: steerlm promote {root}"
     )
 

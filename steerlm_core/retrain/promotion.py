@@ -10,13 +10,13 @@ import time
 from types import EllipsisType
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.store import absolute_root
 from steerlm_core.store.contents import Contents, read_contents
+from steerlm_core.store.hashes import whole_folder
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
-
-PROMOTED = "promoted.json"
 
 
 class OvertakenError(RunStateError):
@@ -63,7 +63,7 @@ def promote(base: RunStore, run: RunStore, why: str, instead_of: str | EllipsisT
         return dict(present)
     if instead_of is not ... and digest != instead_of:
         raise OvertakenError(
-            f"{base.url(PROMOTED)}: another model has come into use since this run started. Compare them, then: "
+            f"{base.url(layout.PROMOTED)}: another model has come into use since this run started. Compare them, then: "
             f"steerlm promote {run.root}"
         )
     _move(base, version, [*found["entries"], entry], [*found["in_use"], len(found["entries"])])
@@ -78,7 +78,7 @@ def rollback(base: RunStore) -> dict[str, Any]:
     """
     version, found = _read(base)
     if len(found["in_use"]) < 2:
-        raise RunStateError(f"{base.url(PROMOTED)}: there is no model before the present one to go back to.")
+        raise RunStateError(f"{base.url(layout.PROMOTED)}: there is no model before the present one to go back to.")
     *_, back, gone = (found["entries"][number] for number in found["in_use"])
     entry = {**back, "why": f"Rolled back from run '{gone['run_id']}'.", "since": _now()}
     _move(base, version, [*found["entries"], entry], found["in_use"][:-1])
@@ -95,16 +95,15 @@ def describe(run: RunStore) -> dict[str, Any]:
     best = best_iteration(contents)
     if best is None:
         raise RunStateError(f"{root}: no iteration was accepted, so there is no model to promote.")
-    prefix = f"iterations/{best:03d}/model"
-    confirmation = contents.documents.get(f"confirmation/iteration-{best:03d}/confirmation.json")
+    confirmation = contents.documents.get(layout.confirmation_document(layout.confirmation(best)))
     if confirmation is None:
         raise RunStateError(f"{root}: iteration {best} is not confirmed; `steerlm resume {root}` does that.")
-    manifest = contents.manifests[prefix]
+    manifest = contents.manifests[layout.policy_model(best)]
     return {
         "root": root,
         "run_id": contents.run_id,
         "iteration": best,
-        "model": "/".join([root, *manifest.parts[0].key.split("/")[:4]]),
+        "model": f"{root}/{''.join(whole_folder(manifest, root))}",
         "content_digest": manifest.content_digest,
         "distance": confirmation["distance"],
     }
@@ -126,16 +125,16 @@ def iterations_in_use(base: RunStore | None, contents: Contents) -> set[int]:
 
 def _read(base: RunStore) -> tuple[str | None, dict[str, Any]]:
     """The document's version and content: all entries, and the numbers of those in use, one on top of the other."""
-    found = base.document_versioned(PROMOTED)
+    found = base.document_versioned(layout.PROMOTED)
     return (None, {"entries": [], "in_use": []}) if found is None else (found[1], found[0])
 
 
 def _move(base: RunStore, version: str | None, entries: list[dict[str, Any]], in_use: list[int]) -> None:
     data = seal({"entries": entries, "in_use": in_use})
-    moved = base.create(PROMOTED, data) if version is None else base.swap(PROMOTED, data, version)
+    moved = base.create(layout.PROMOTED, data) if version is None else base.swap(layout.PROMOTED, data, version)
     if not moved:
         raise ChangedMeanwhileError(
-            f"{base.url(PROMOTED)}: somebody has changed it at this moment; look again, and repeat."
+            f"{base.url(layout.PROMOTED)}: somebody has changed it at this moment; look again, and repeat."
         )
 
 

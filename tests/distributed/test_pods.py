@@ -14,9 +14,9 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from steerlm_core import runtime
+from steerlm_core import layout, runtime
 from steerlm_core.config import parse_config
-from steerlm_core.kube.job.files import End, Outcome, outcome_key
+from steerlm_core.kube.job.files import End, Outcome
 from steerlm_core.store import open_store
 from steerlm_core.store.manifest import Manifest
 from steerlm_core.training.checkpoints import latest
@@ -83,7 +83,7 @@ def model(root: str) -> Manifest:
 
 
 def told(root: str, node: int = 0) -> Outcome | None:
-    key = outcome_key(JOB, node)
+    key = layout.job_outcome(JOB, node)
     found = open_store(root).read_versioned(key)
     return Outcome.from_bytes(found[0], key) if found else None
 
@@ -108,7 +108,7 @@ def test_two_nodes_make_the_bytes_that_torchrun_makes_with_two_processes(root, t
     assert outcome is not None
     assert (outcome.end, outcome.rank) == (End.DONE, 0)
     assert told(root, 1) is None
-    open_store(root).put(outcome_key(JOB, 1), b"of an earlier job of this name")
+    open_store(root).put(layout.job_outcome(JOB, 1), b"of an earlier job of this name")
     with pods(tmp_path / "again", root) as both:
         assert [pod.end()[0] for pod in both] == [0, 0]
     assert told(root, 1) is None

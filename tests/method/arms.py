@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.observe.events import EventLog
-from steerlm_core.steps import confirm, decide
+from steerlm_core.steps import confirm
 from steerlm_core.steps.annotate import read_texts
 from steerlm_core.steps.context import Stage, StepContext
 from steerlm_core.steps.output import Output
@@ -43,8 +44,8 @@ def run_arms(config: RunConfig, root: Path) -> tuple[dict[str, Arm], dict[str, A
         _train_control(context, tokens)
         best = outcome["best_iteration"]
         policies = {
-            "policy 0": (decide.POLICY_0, 0),
-            "v2": (decide.POLICY_0 if best is None else f"iterations/{best:03d}/model", tokens),
+            "policy 0": (layout.policy_model(None), 0),
+            "v2": (layout.policy_model(best), tokens),
             "v1 trained on": ("arms/control", tokens),
         }
         return {name: _judge(context, name, *policy) for name, policy in policies.items()}, outcome
@@ -59,7 +60,7 @@ def _judge(context: StepContext, name: str, policy: str, tokens: int) -> Arm:
 def _tokens_of_v2(context: StepContext) -> int:
     """Tokens of all training groups of all iterations, as often as training saw them, prompts once a group."""
     tokens, iteration = 0, 0
-    while context.store.exists(decide.commit_key(iteration)):
+    while context.store.exists(layout.commit(iteration)):
         for _, table in context.tables(f"iterations/{iteration:03d}/groups", ["train"]):
             for group in table.to_pylist():
                 kept = [len(ids) for ids, valid in zip(group["responses"], group["valid"], strict=True) if valid]
@@ -71,7 +72,7 @@ def _tokens_of_v2(context: StepContext) -> int:
 def _train_control(context: StepContext, tokens: int) -> None:
     """Train SteerLM v1 on: policy 0 further, on its own texts."""
     config = context.config
-    policy = context.manifest(decide.POLICY_0)
+    policy = context.manifest(layout.policy_model(None))
     output = Output(context, "control", "arms/control", {"policy": policy.content_digest}, {"tokens": tokens})
     if output.existing():
         return

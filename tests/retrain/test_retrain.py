@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from steerlm_core import layout
 from steerlm_core.config import load_config
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.retrain import promotion, running
@@ -55,7 +56,7 @@ def _config(world: Path, tmp_path: Path, **prompts: Any) -> Path:
 
 
 def _running(base: str) -> dict[str, Any]:
-    return open_store(base).document(running.RUNNING)
+    return open_store(base).document(layout.RUNNING)
 
 
 def test_retraining_from_the_first_model_to_a_rollback(world, bucket, tmp_path, said):
@@ -187,7 +188,7 @@ def test_a_model_promoted_meanwhile_stays(world, bucket, tmp_path, said):
     said("retrain", _config(world, tmp_path), bucket)
     base = open_store(bucket)
     (root,) = _runs(bucket)
-    base.delete([promotion.PROMOTED])
+    base.delete([layout.PROMOTED])
     with pytest.raises(SteerLMError, match="another model has come into use since this run started"):
         promotion.promote(base, open_store(root), "", instead_of="0" * 64)
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pytest
 
 import steerlm_core.steps.generate as generate_module
-from steerlm_core import runtime
+from steerlm_core import layout, runtime
 from steerlm_core.config import GenerateConfig, RunConfig, parse_config
 from steerlm_core.errors import CaptureError, DataError, ForeignOutputError, RunStateError
 from steerlm_core.observe.events import EventLog
 from steerlm_core.run import Run
-from steerlm_core.runtime import ITERATION_STEPS, prepare, run_step
+from steerlm_core.runtime import prepare, run_step
 from steerlm_core.steps import confirm, decide
 from steerlm_core.steps.drift import Drift, histogram, judge
 from steerlm_core.steps.output import Output
@@ -63,7 +63,7 @@ class World:
         """Forget an iteration's outputs, and the commit that rests on them."""
         for name in outputs:
             shutil.rmtree(self.root / f"iterations/{iteration:03d}" / name)
-        (self.root / decide.commit_key(iteration)).unlink(missing_ok=True)
+        (self.root / layout.commit(iteration)).unlink(missing_ok=True)
 
     def tamper(self, prefix: str, change: Change) -> None:
         """Rewrite every row of an output, under a manifest that looks as if the step had written it."""
@@ -302,7 +302,7 @@ def test_the_drift_gate_judges_tokens_and_sequences_and_names_the_worst():
 def test_a_second_run_of_every_step_does_nothing(world):
     before = world.files()
     for iteration in range(2):
-        world.run(*ITERATION_STEPS, iteration=iteration)
+        world.run(*layout.ITERATION_STEPS, iteration=iteration)
     assert world.files() == before
 
 
@@ -338,7 +338,7 @@ def test_settings_of_how_the_work_is_done_may_change(world):
     assert world.files() == before
 
 
-@pytest.mark.parametrize("step", [name for name in ITERATION_STEPS if name != "decide"])
+@pytest.mark.parametrize("step", [name for name in layout.ITERATION_STEPS if name != "decide"])
 def test_the_manifest_of_another_run_is_refused(world, step):
     run = replace(world.opened, described={**world.opened.described, "run_id": "other-run"})
     with pytest.raises(RunStateError, match=rf"belongs to run '{world.opened.run_id}', this is run 'other-run'"):
@@ -400,18 +400,18 @@ def _decide_late(world: World) -> dict[str, Any]:
 
 
 def test_the_loser_of_a_race_with_another_result_names_the_winner(world):
-    key = world.root / decide.commit_key(0)
-    winner = {**world.json(decide.commit_key(0)), "reason": "the winner's reason"}
+    key = world.root / layout.commit(0)
+    winner = {**world.json(layout.commit(0)), "reason": "the winner's reason"}
     key.write_bytes(seal(winner))
     with pytest.raises(RunStateError, match=r"committed this iteration first.*\(the winner's reason\)"):
         _decide_late(world)
-    assert world.json(decide.commit_key(0)) == winner
+    assert world.json(layout.commit(0)) == winner
 
 
 def test_the_loser_of_a_race_with_the_same_result_goes_on(world):
-    commit = world.json(decide.commit_key(0))
+    commit = world.json(layout.commit(0))
     assert _decide_late(world) == commit
-    assert world.json(decide.commit_key(0)) == commit
+    assert world.json(layout.commit(0)) == commit
 
 
 def test_the_gate_wants_the_commit_before(world):
@@ -419,27 +419,27 @@ def test_the_gate_wants_the_commit_before(world):
     assert [gate(0, 2), gate(1, 2), gate(2, 3), gate(2, 2)] == ["run", "run", "run", "stop"]
     with pytest.raises(RunStateError, match="iteration 2 has no commit, so iteration 3 cannot start"):
         gate(3, 4)
-    (world.root / decide.DECISION).write_text("{}")
+    (world.root / layout.DECISION).write_text("{}")
     assert [gate(0, 2), gate(3, 4)] == ["stop", "stop"]
 
 
 def test_an_iteration_samples_from_the_last_accepted_policy(world):
     with EventLog("test", None).step("decide") as events:
         context = world.opened.context(events)
-    key = world.root / decide.commit_key(1)
+    key = world.root / layout.commit(1)
     for accepted, policy in ((True, "iterations/001/model"), (False, "iterations/000/model")):
-        key.write_bytes(seal({**world.json(decide.commit_key(1)), "accepted": accepted}))
+        key.write_bytes(seal({**world.json(layout.commit(1)), "accepted": accepted}))
         assert decide.best_policy(context, 2) == policy
-    assert decide.best_policy(context, 0) == decide.POLICY_0
+    assert decide.best_policy(context, 0) == layout.policy_model(None)
 
 
 def test_a_decision_is_written_when_the_loop_has_stopped_and_only_then(world):
-    assert not (world.root / decide.DECISION).exists()
-    key = world.root / decide.commit_key(1)
-    stop = {**world.json(decide.commit_key(1)), "stop": True}
+    assert not (world.root / layout.DECISION).exists()
+    key = world.root / layout.commit(1)
+    stop = {**world.json(layout.commit(1)), "stop": True}
     key.write_bytes(seal(stop))
     assert world.run("decide", iteration=1) == stop
-    assert world.json(decide.DECISION) == stop
+    assert world.json(layout.DECISION) == stop
 
 
 # ---------------------------------------------------------------------------------------------- confirm and resume
@@ -447,11 +447,11 @@ def test_a_decision_is_written_when_the_loop_has_stopped_and_only_then(world):
 
 def test_confirmation_uses_candidates_that_no_decision_has_seen(world):
     """Both stages sample the same held-out pairs from the same policy; only the draws differ."""
-    best = world.json(decide.commit_key(1))["best_iteration"]
+    best = world.json(layout.commit(1))["best_iteration"]
     (confirmed,) = (world.root / "confirmation").iterdir()
     assert confirmed.name == f"iteration-{best:03d}"
     with EventLog("test", None).step("confirm") as events:
-        confirm.run(world.opened.context(events).at(confirm.stage_of(decide.POLICY_0, None)))
+        confirm.run(world.opened.context(events).at(confirm.stage_of(None)))
 
     def drawn(prefix: str) -> dict[tuple[str, int], list[int]]:
         rows = world.rows(f"{prefix}/candidates", "held_out")
@@ -464,8 +464,8 @@ def test_confirmation_uses_candidates_that_no_decision_has_seen(world):
 
 
 def test_iterations_do_not_share_draws_even_of_one_policy(world):
-    key = world.root / decide.commit_key(0)
-    key.write_bytes(seal({**world.json(decide.commit_key(0)), "accepted": False}))
+    key = world.root / layout.commit(0)
+    key.write_bytes(seal({**world.json(layout.commit(0)), "accepted": False}))
     world.undo("candidates", iteration=1)
     world.run("generate", iteration=1)
     first, second = (
@@ -494,7 +494,7 @@ def test_a_loop_that_dies_before_every_commit_ends_as_if_it_had_not(finished, co
             break
     assert len(died) >= 20
     for iteration in range(2):
-        for key in (f"iterations/{iteration:03d}/evaluation/evaluation.json", decide.commit_key(iteration)):
+        for key in (f"iterations/{iteration:03d}/evaluation/evaluation.json", layout.commit(iteration)):
             assert mine.json(key) == finished.json(key)
     (ours,), (theirs,) = (list((each.root / "confirmation").glob("*/confirmation.json")) for each in (mine, finished))
     assert ours.read_bytes() == theirs.read_bytes()

@@ -11,8 +11,9 @@ from contextlib import suppress
 
 from pydantic import ValidationError
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError, SteerLMError
-from steerlm_core.kube.job.files import Heartbeat, Outcome, Progress, heartbeat_key, outcome_key, progress_key
+from steerlm_core.kube.job.files import Heartbeat, Outcome, Progress
 from steerlm_core.steps.context import Documents
 
 _POLL_SECONDS = 2.0
@@ -64,7 +65,7 @@ class Pulse:
                 if time.monotonic() >= due:
                     counter += 1
                     beat = Heartbeat(launcher=self._launcher, counter=counter, time=time.time())
-                    self._store.put(heartbeat_key(self._job), beat.model_dump_json().encode())
+                    self._store.put(layout.job_heartbeat(self._job), beat.model_dump_json().encode())
                     due = time.monotonic() + self._every
                 self._note(read_progress(self._store, self._job))
                 self.outcomes = read_outcomes(self._store, self._job, self._nodes)
@@ -83,7 +84,7 @@ class Pulse:
 
 def read_progress(store: Documents, job: str) -> Progress | None:
     """Read how far a job is; None where it has not said."""
-    key = progress_key(job)
+    key = layout.job_progress(job)
     try:
         return Progress.model_validate_json(store.read(key)) if store.exists(key) else None
     except ValidationError:
@@ -93,7 +94,7 @@ def read_progress(store: Documents, job: str) -> Progress | None:
 def read_outcomes(store: Documents, job: str, nodes: int) -> list[Outcome]:
     """Read what the pods of a job left about their end; a damaged one is left out."""
     found = []
-    for key in (outcome_key(job, rank) for rank in range(nodes)):
+    for key in (layout.job_outcome(job, rank) for rank in range(nodes)):
         if not store.exists(key):
             continue
         with suppress(RunStateError, ValidationError):

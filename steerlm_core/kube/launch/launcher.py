@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, Object, patiently
@@ -119,7 +120,7 @@ class Launcher:
     def _first_attempt(self) -> int:
         """The first attempt without a verdict."""
         number = 0
-        while self._store.exists(verdict_key(name_of(self._build(number)))):
+        while self._store.exists(layout.job_verdict(name_of(self._build(number)))):
             number += 1
         return number
 
@@ -201,10 +202,10 @@ class Launcher:
     def _record(self, job: str, verdict: Verdict) -> Verdict:
         """Write the verdict, or read the one that another launcher has written."""
         sealed = seal({"class": verdict.kind, "message": verdict.message, "time": time.time()})
-        return verdict if self._store.create(verdict_key(job), sealed) else self._verdict(job)
+        return verdict if self._store.create(layout.job_verdict(job), sealed) else self._verdict(job)
 
     def _verdict(self, job: str) -> Verdict:
-        found = self._store.document(verdict_key(job))
+        found = self._store.document(layout.job_verdict(job))
         return Verdict(found["class"], found["message"])
 
     def _check_wanted(self) -> None:
@@ -251,8 +252,3 @@ class Launcher:
 def _log_of(over: Symptom, logs: Mapping[str, str], view: JobView) -> str:
     """The log that tells most of an end: that of its pod, else the master's."""
     return logs.get(over.pod) or (logs.get(view.log.pod, "") if view.log else "")
-
-
-def verdict_key(job: str) -> str:
-    """Key of the verdict on an attempt."""
-    return f"jobs/{job}/verdict.json"

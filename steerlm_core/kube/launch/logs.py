@@ -9,9 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 
+from steerlm_core import layout
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, Query
-from steerlm_core.kube.job.files import log_key
 from steerlm_core.kube.job.pod_state import Object, is_lost, name_of
 from steerlm_core.kube.job.pod_template import CONTAINER
 from steerlm_core.steps.context import Documents
@@ -94,7 +94,7 @@ def read_logs(api: KubeApi, pods: Iterable[Object], master: MasterLog | None) ->
 def keep_logs(store: Documents, job: str, logs: Mapping[str, str]) -> None:
     """Put logs into the run root."""
     for pod, text in logs.items():
-        store.put(log_key(job, pod), text.encode())
+        store.put(layout.job_log(job, pod), text.encode())
 
 
 def read_log(api: KubeApi, pod: str) -> str:

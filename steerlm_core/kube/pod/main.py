@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 import tenacity
 
+from steerlm_core import layout
 from steerlm_core.errors import SteerLMError, StoreError, StoreRefusedError
-from steerlm_core.kube.job.files import End, outcome_key, progress_key
+from steerlm_core.kube.job.files import End
 from steerlm_core.kube.pod import outcome
 from steerlm_core.kube.pod.child import node, train_node, world
 from steerlm_core.kube.pod.context import pod_context
@@ -124,7 +125,7 @@ def work(task: PodTask, told: RunStore, stop: Stop) -> str:
         _patiently(lambda: output.write_folder(job.output))
         _patiently(lambda: output.commit(steps=result.steps, **result.metrics))
         shutil.rmtree(job.output)
-    return f"{result.steps} steps; {context.store.root}/{output.prefix}/manifest.json is committed"
+    return f"{result.steps} steps; {context.store.root}/{layout.manifest(output.prefix)} is committed"
 
 
 def _train(task: PodTask, job: TrainJob, stop: Stop, report: TrainReport) -> TrainResult | None:
@@ -139,14 +140,14 @@ def _train(task: PodTask, job: TrainJob, stop: Stop, report: TrainReport) -> Tra
 
 def _of_an_earlier_job(task: PodTask) -> list[str]:
     """Keys of what an earlier job of the same name has left: it must not pass for this one's."""
-    return [outcome_key(task.job, task.node), *([progress_key(task.job)] if task.node == 0 else [])]
+    return [layout.job_outcome(task.job, task.node), *([layout.job_progress(task.job)] if task.node == 0 else [])]
 
 
 @contextmanager
 def _place(task: PodTask, context: StepContext) -> Iterator[Path]:
     """Where this node works; only rank 0 reads and writes checkpoints."""
     if task.node == 0:
-        with context.store.work_folder(f"{context.here.prefix}/train") as folder:
+        with context.store.work_folder(layout.training(context.iteration)) as folder:
             yield folder
     else:
         with tempfile.TemporaryDirectory(prefix="steerlm-") as name:

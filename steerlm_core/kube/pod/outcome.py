@@ -7,8 +7,9 @@ import socket
 import time
 from pathlib import Path
 
+from steerlm_core import layout
 from steerlm_core.errors import NonFiniteError, OutOfMemoryError, SteerLMError, StoreError, StoreRefusedError
-from steerlm_core.kube.job.files import End, Outcome, outcome_key
+from steerlm_core.kube.job.files import End, Outcome
 from steerlm_core.kube.pod.stop import Stop
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
@@ -62,7 +63,7 @@ def tell(outcome: Outcome, store: RunStore | None, job: str, termination_log: Pa
     if store is None or (outcome.end is End.DONE and outcome.rank > 0):
         return
     try:
-        store.put(outcome_key(job, outcome.rank), outcome.to_bytes())
+        store.put(layout.job_outcome(job, outcome.rank), outcome.to_bytes())
     except SteerLMError as error:
         _log.warning("the outcome is not in the run root: %s", error)
 

@@ -7,8 +7,9 @@ import threading
 import time
 from types import FrameType
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
-from steerlm_core.kube.job.files import End, Heartbeat, heartbeat_key
+from steerlm_core.kube.job.files import End, Heartbeat
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingStoppedError
 
@@ -71,7 +72,7 @@ class HeartbeatWatch:
             seconds: So long without a heartbeat, and the job is an orphan.
             stop: Whom to ask.
         """
-        self._store, self._key, self._seconds, self._stop = store, heartbeat_key(job), seconds, stop
+        self._store, self._key, self._seconds, self._stop = store, layout.job_heartbeat(job), seconds, stop
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
 
     def _watch(self) -> None:
