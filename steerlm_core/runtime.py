@@ -122,8 +122,8 @@ def _workflow() -> tuple[running.WorkflowName, running.Ended]:
     return own_workflow(), has_ended
 
 
-def prepare(root: str, shards: int = 1) -> list[int]:
-    """Make what the loop starts from; returns the shards that sampling and scoring are split over.
+def prepare(root: str, shards: int = 1) -> list[str]:
+    """Make what the loop starts from; returns the shards, as text, that sampling and scoring are split over.
 
     Where training is to happen in a cluster, what would keep it from that is found out first: hours later is too late.
 
@@ -134,15 +134,15 @@ def prepare(root: str, shards: int = 1) -> list[int]:
     with _session(root) as session:
         session.check_backend()
         parts = session.prepare()
-    return list(range(max(1, min(shards, parts))))
+    count = max(1, min(shards, parts))
+    return [str(Shard(index, count)) for index in range(count)]
 
 
 def run_step(
     name: str,
     root: str,
     iteration: int,
-    shard: int = 0,
-    shards: int = 1,
+    shard: str = "0/1",
     backend: str | None = None,
     platform: Path | None = None,
 ) -> dict[str, Any]:
@@ -152,18 +152,18 @@ def run_step(
         name: The step.
         root: The run root.
         iteration: Number of the iteration.
-        shard: Which shard of the step this is.
-        shards: Shards that the step is split over.
+        shard: Which shard of the step this is, as text; see `Shard.parse`.
         backend: Where training happens; None: where the run's configuration says.
         platform: The platform file; None: see `platform_config.find_platform`.
 
     Raises:
-        ConfigError: There is no such step.
+        ConfigError: There is no such step, or no such shard.
     """
+    part = Shard.parse(shard)
     if name not in ITERATION_STEPS:
         raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(ITERATION_STEPS)}.")
     with _session(root, backend, platform) as session:
-        return session.step(name, iteration, Shard(shard, shards) if shards > 1 else None)
+        return session.step(name, iteration, part if part.count > 1 else None)
 
 
 def finish(root: str, max_iterations: int) -> dict[str, Any]:

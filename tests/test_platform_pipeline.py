@@ -114,11 +114,6 @@ def test_a_platform_without_training_jobs_stays_one(tmp_path, monkeypatch):
     assert "train_job" not in find_platform(None).model_fields_set
 
 
-def test_the_pipeline_for_a_platform_is_small(tmp_path):
-    compiled(tmp_path, PLATFORM, 8)
-    assert (tmp_path / "pipeline.yaml").stat().st_size <= 300_000
-
-
 def test_without_a_platform_nothing_is_set(tmp_path):
     (pipeline,) = compiled(tmp_path)
     assert pipeline == yaml.safe_load(pipeline_path().read_text())

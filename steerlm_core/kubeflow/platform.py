@@ -21,7 +21,7 @@ from steerlm_core.kubeflow.packaged import pipeline_path
 from steerlm_core.observe.exposition import GATEWAY
 from steerlm_core.platform_config import INLINE, SECRET_KEYS, AcceleratorConfig, PlatformConfig, StepPodConfig, inline
 
-MODEL_STEPS = ("prepare", "generate", "label", "score_prior", "evaluate", "confirm")
+MODEL_STEPS = ("prepare", "generate", "score", "evaluate", "confirm")
 _LAUNCHING = ("prepare", "train")  # train launches PyTorchJobs; prepare finds out beforehand whether it may
 _CERTIFICATES, _SCRATCH, _MODELS = "/etc/steerlm/certificates", "/scratch", "/models"
 _QUEUE = "kueue.x-k8s.io/queue-name"
