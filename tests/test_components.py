@@ -100,8 +100,7 @@ def test_step_runs_in_its_iteration_and_shows_its_metrics_and_where_its_output_s
 
 
 def test_score_labels_then_scores_under_the_prior_and_shows_where_both_stand(tmp_path, calls):
-    outputs = [artifact(kind, tmp_path / name)
-               for kind, name in ((dsl.Metrics, "metrics"), (dsl.Dataset, "labels"), (dsl.Dataset, "prior_scores"))]  # fmt: skip
+    outputs = [artifact(dsl.Artifact, tmp_path / name) for name in ("metrics", "labels", "prior_scores")]
     call("score", str(tmp_path), 3, *outputs)
     assert calls() == [["label", {"iteration": 3}], ["score_prior", {"iteration": 3}]]
     for name, output in zip(("labels", "prior_scores"), outputs[1:], strict=True):

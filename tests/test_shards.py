@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from kfp import dsl
 
+import steerlm_core.models.loading as loading
 import steerlm_core.steps.generate as generate_module
 import steerlm_core.steps.label as label_module
+from components.data_processing.score import score
+from steerlm_core import runtime
 from steerlm_core.config import LabelConfig
-from steerlm_core.errors import CaptureError, ForeignOutputError
+from steerlm_core.errors import CaptureError, ConfigError, ForeignOutputError
 from steerlm_core.manifest import Manifest
 from steerlm_core.observe.events import EventLog
 from steerlm_core.run_root import create_or_open_run
@@ -104,3 +109,45 @@ def test_candidates_that_fail_the_gate_are_sampled_anew(root, monkeypatch):
             _session(root).step("generate", 0)
     _session(root).step("generate", 0)
     assert _output(root, "candidates") == whole
+
+
+def test_a_shard_is_text_that_prepare_gives_and_a_step_takes(root):
+    assert runtime.prepare(str(root), 2) == ["0/2", "1/2"]
+    whole = _output(root, "candidates")
+    assert whole is not None
+    assert runtime.prepare(str(root), 99) == [f"{index}/{len(whole.parts)}" for index in range(len(whole.parts))]
+    _undo(root, "candidates")
+    assert runtime.run_step("generate", str(root), 0, "1/2") == {}
+    assert _output(root, "candidates") is None
+    runtime.run_step("generate", str(root), 0, "0/2")
+    assert _output(root, "candidates") == whole
+
+
+@pytest.mark.parametrize("text", ["2/2", "0/0", "0", "", "-1/2", "1/2/3", "0/2 ", "a/b"])
+def test_what_is_no_shard_is_refused_with_what_would_be_one(text):
+    with pytest.raises(ConfigError) as error:
+        runtime.run_step("generate", "nowhere", 0, text)
+    assert str(error.value).startswith(f"shard '{text}': give INDEX/COUNT")
+
+
+def test_a_pod_that_labels_and_scores_holds_one_model_at_a_time(root, tmp_path, monkeypatch):
+    """The attribute model's memory is free before the prior is loaded."""
+    _undo(root, "labels", "prior_scores")
+    labelling, scoring, weights = loading.load_attribute_model, loading.load_causal_lm, []
+
+    def noted(folder: Path) -> Any:
+        model = labelling(folder)
+        weights.extend(weakref.ref(each) for each in model.parameters())
+        return model
+
+    def only_one(*arguments: Any) -> Any:
+        assert weights
+        assert not [each for each in weights if each() is not None]
+        return scoring(*arguments)
+
+    monkeypatch.setattr(loading, "load_attribute_model", noted)
+    monkeypatch.setattr(loading, "load_causal_lm", only_one)
+    artifacts = [dsl.Artifact(uri=str(tmp_path / name)) for name in ("metrics", "labels", "prior_scores")]
+    score.python_func(str(root), 0, *artifacts)
+    assert _output(root, "labels")
+    assert _output(root, "prior_scores")
