@@ -104,7 +104,7 @@ def test_the_steps_that_launch_jobs_carry_the_platform_and_no_other_file_is_read
     monkeypatch.setenv("STEERLM_PLATFORM", str(tmp_path / "other.yaml"))
     assert find_platform(None).train_job.nodes == 9
     monkeypatch.setenv("STEERLM_PLATFORM_INLINE", text)
-    assert find_platform(None) == PlatformConfig.model_validate(given)
+    assert find_platform(None) == PlatformConfig.model_validate({key: given[key] for key in given if key != "steps"})
     assert find_platform(tmp_path / "other.yaml").train_job.nodes == 9
 
 

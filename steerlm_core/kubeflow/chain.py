@@ -13,13 +13,17 @@ from steerlm_core.errors import ConfigError
 
 _ITERATION = "steerlm-v2-iteration"
 
-Components = Mapping[str, Any]
 Tasks = dict[str, Any]
 
 
-def room(components: Components) -> int:
+def room(components: Mapping[str, Any]) -> int:
     """Return the number of iterations among the components of a compiled pipeline."""
     return len(_iterations(_chain(components)))
+
+
+def number_of(name: str, task: Mapping[str, Any]) -> int | None:
+    """Return the number of the iteration that a task is; None for any other task."""
+    return int(_index(task)) if name.startswith(_ITERATION) else None
 
 
 def resize(pipeline: dict[str, Any], wanted: int) -> None:
@@ -42,7 +46,7 @@ def resize(pipeline: dict[str, Any], wanted: int) -> None:
     begin["inputs"]["parameters"]["room"]["runtimeValue"]["constant"] = float(wanted)
 
 
-def _chain(components: Components) -> Tasks:
+def _chain(components: Mapping[str, Any]) -> Tasks:
     """The tasks of the graph that contains the iterations."""
     graphs: Iterator[Tasks] = (each["dag"]["tasks"] for each in components.values() if "dag" in each)
     return next(tasks for tasks in graphs if _ITERATION in tasks)
@@ -63,7 +67,7 @@ def _iteration(first: dict[str, Any], index: int) -> dict[str, Any]:
     return task
 
 
-def _index(task: dict[str, Any]) -> float:
+def _index(task: Mapping[str, Any]) -> float:
     return float(task["inputs"]["parameters"]["index"]["runtimeValue"]["constant"])
 
 
