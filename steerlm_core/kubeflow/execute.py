@@ -14,10 +14,6 @@ import runpy
 import sys
 from pathlib import Path
 
-os.environ["_KFP_RUNTIME"] = "true"  # kfp leaves its compiler and its client out: a tenth of the time to start
-
-from kfp import dsl
-
 from steerlm_core import __version__
 from steerlm_core.errors import ConfigError
 
@@ -42,7 +38,10 @@ def component_path(name: str) -> Path:
 
 def main() -> None:
     """Have KFP's executor call a component, with the arguments of this process."""
-    dsl.component = lambda **_: lambda function: function  # belongs to the compiler; the function is what is called
+    os.environ["_KFP_RUNTIME"] = "true"  # kfp leaves its compiler and its client out: a tenth of the time to start
+    from kfp import dsl
+
+    dsl.component = lambda **_: lambda function: function  # was left out too; the function is what is called
     _, executor, *given = sys.argv
     sys.argv = [executor, *given, "--component_module_path", str(component_path(given[given.index(_FUNCTION) + 1]))]
     runpy.run_module(executor, run_name="__main__")
