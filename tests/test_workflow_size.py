@@ -16,6 +16,7 @@ from steerlm_core.kubeflow.size import Workflow
 from steerlm_core.platform_config import PlatformConfig
 from tests.test_platform_pipeline import PLATFORM
 
+ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 1024 * 1024
 
 # What KFP 2.17.0 on Argo 4.0.5 listed of the parts of a finished run of the pipeline, 2026-11-27.
@@ -96,6 +97,17 @@ def test_long_and_wide_runs_stay_under_a_mebibyte(tmp_path, platform, iterations
     size = Workflow(pipeline, path.stat().st_size, LIMIT).size(iterations, shards)
     print(f"{iterations} iterations, {shards} shards: {size} bytes")
     assert size < LIMIT
+
+
+def test_the_documentation_says_how_wide_a_run_may_be(tmp_path, platform):
+    rows = [line.split("|")[1:-1] for line in (ROOT / "docs/kubeflow.md").read_text().splitlines() if line[:2] == "| "]
+    header = next(row for row in rows if row[0].strip() == "most shards for")
+    said = next(row for row in rows if row[0].startswith(" one compiled with" if platform else " a pipeline for any"))
+    for iterations, most in zip(header[1:], said[1:], strict=True):
+        package = package_for(tmp_path, platform, iterations=int(iterations.split()[0]))
+        package.check_size({"shards": int(most)})
+        with pytest.raises(ConfigError):
+            package.check_size({"shards": int(most) + 1})
 
 
 def test_no_step_carries_its_source_or_words_that_nobody_is_shown():
