@@ -135,6 +135,18 @@ def puts_a_placeholder_into_a_text(pipeline):
     inputs(task(pipeline, "begin"))["job"]["runtimeValue"]["constant"] = "job-{{$.pipeline_job_uuid}}"
 
 
+def takes_its_items_from_the_text_of_the_pipeline(pipeline):
+    task(pipeline, "sampling")["parameterIterator"]["items"] = {"raw": "[1, 2]"}
+
+
+def has_a_condition_of_another_form(pipeline):
+    task(pipeline, "run")["triggerPolicy"]["condition"] = "int(inputs.parameter_values['index']) > 1"
+
+
+def takes_the_state_of_a_task(pipeline):
+    inputs(task(pipeline, "report"))["root"] = {"taskFinalStatus": {"producerTask": "finish"}}
+
+
 def waits_for_itself(pipeline):
     task(pipeline, "train")["dependentTasks"] = ["evaluate"]
 
@@ -157,6 +169,9 @@ def waits_for_itself(pipeline):
         (takes_an_output_that_is_not_there, {}, r"/condition-1: input '.*gate-Output': gate has no output 'say'"),
         (iterates_over_a_number, {"prepare": 2}, r"/for-loop-2: input 'pipelinechannel--shards': 2 cannot be iterated"),
         (puts_a_placeholder_into_a_text, {}, r"^/begin: input 'job': 'job-.*' is no placeholder"),
+        (takes_its_items_from_the_text_of_the_pipeline, {}, r"/for-loop-2: no rule here for the items"),
+        (has_a_condition_of_another_form, {}, r"/condition-1: no rule here for the condition int"),
+        (takes_the_state_of_a_task, {"gate": "stop"}, r"/report: input 'root': no rule here for .*taskFinalStatus"),
         (waits_for_itself, {}, r"/condition-1: \['decide', 'evaluate', 'train'\] wait for each other"),
     ],
     ids=lambda each: each.__name__ if callable(each) else "",
