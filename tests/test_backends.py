@@ -11,7 +11,7 @@ import pytest
 from steerlm_core import runtime
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import ConfigError, RunStateError
-from steerlm_core.kube.job.verdicts import TrainJobError
+from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
 from steerlm_core.platform import FILE, INLINE

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import pytest
 
 from steerlm_core.kube.api.client import connect
+from steerlm_core.kube.job.permissions import NEEDED
 from steerlm_core.kube.preflight.check import State
+from steerlm_core.kube.preflight.controllers import Operator, find_operator
 from steerlm_core.kube.preflight.dry_run import trial_job, trial_pods, try_pod
-from steerlm_core.kube.preflight.operator import Operator, find_operator
-from steerlm_core.kube.preflight.permissions import NEEDED
 from steerlm_core.platform import load_platform
 from tests.cluster.kit import HOME, KUBECONFIG, ROOT, kubectl
 from tests.cluster.place import SECRET, Place

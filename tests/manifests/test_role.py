@@ -8,7 +8,7 @@ from kubernetes import client, config
 
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ForbiddenError, KubeApi
-from steerlm_core.kube.preflight.permissions import NEEDED, OF_WORKFLOWS, WANTED, missing
+from steerlm_core.kube.job.permissions import NEEDED, OF_WORKFLOWS, WANTED, missing
 from tests.cluster.kit import KUBECONFIG, kubectl
 from tests.manifests.applying import namespace
 from tests.manifests.sources import ROOT, documents, one

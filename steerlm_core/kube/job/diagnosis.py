@@ -12,8 +12,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from steerlm_core.kube.job.failure_classes import DONE, TELLING, WEAK
 from steerlm_core.kube.job.files import PROGRESS_SECONDS, End, Outcome, Progress
-from steerlm_core.kube.job.pod_state import (
+from steerlm_core.kube.job.pod_template import CONTAINER
+from steerlm_core.kube.job.spec import QUEUE
+from steerlm_core.kube.job.state import (
     Object,
     condition,
     container_spec,
@@ -30,10 +33,7 @@ from steerlm_core.kube.job.pod_state import (
     uid_of,
     wanted_pods,
 )
-from steerlm_core.kube.job.pod_template import CONTAINER
-from steerlm_core.kube.job.spec import QUEUE
 from steerlm_core.kube.job.symptom import Symptom
-from steerlm_core.kube.job.verdicts import DONE, TELLING, WEAK
 from steerlm_core.kube.preflight.quota import never_fits
 from steerlm_core.platform import BudgetsConfig
 

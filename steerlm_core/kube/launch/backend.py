@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from steerlm_core.errors import ConfigError
 from steerlm_core.kube.api.client import KubeApi, Object, connect
 from steerlm_core.kube.api.own_pod import Workflow, image_of, own_pod, workflow_of
+from steerlm_core.kube.job.failure_classes import WAYS_OUT, TrainJobError
+from steerlm_core.kube.job.permissions import NEEDED, WANTED, missing
 from steerlm_core.kube.job.spec import JobTarget, build_job
-from steerlm_core.kube.job.verdicts import WAYS_OUT, TrainJobError
 from steerlm_core.kube.launch.launcher import Launcher
-from steerlm_core.kube.preflight.permissions import NEEDED, WANTED, missing
 from steerlm_core.platform import PlatformConfig
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, Query
 from steerlm_core.kube.job.files import log_key
-from steerlm_core.kube.job.pod_state import Object, is_lost, name_of
 from steerlm_core.kube.job.pod_template import CONTAINER
+from steerlm_core.kube.job.state import Object, is_lost, name_of
 from steerlm_core.kube.launch.heartbeat import Objects
 
 _log = logging.getLogger("steerlm.kube.master")

@@ -13,9 +13,9 @@ from typing import Any
 
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, Object
-from steerlm_core.kube.job.pod_state import has_ended, is_leaving, is_lost, is_owned_by, name_of
+from steerlm_core.kube.job.failure_classes import TrainJobError, in_words
 from steerlm_core.kube.job.spec import SPEC_HASH
-from steerlm_core.kube.job.verdicts import TrainJobError, in_words
+from steerlm_core.kube.job.state import has_ended, is_leaving, is_lost, is_owned_by, name_of
 
 Say = Callable[[str], None]
 Check = Callable[[], None]

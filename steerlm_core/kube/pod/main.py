@@ -21,10 +21,10 @@ import tenacity
 from steerlm_core.errors import SteerLMError, StoreError, StoreRefusedError
 from steerlm_core.kube.job.files import End, outcome_key, progress_key
 from steerlm_core.kube.pod import outcome
-from steerlm_core.kube.pod.child import node, train_node, world
 from steerlm_core.kube.pod.context import pod_context
 from steerlm_core.kube.pod.progress import ProgressWriter
 from steerlm_core.kube.pod.stop import HeartbeatWatch, Stop
+from steerlm_core.kube.pod.torchrun import node, train_node, world
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output, train_job
 from steerlm_core.store import open_store

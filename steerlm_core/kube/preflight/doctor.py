@@ -12,11 +12,11 @@ from steerlm_core.errors import SteerLMError
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, connect
 from steerlm_core.kube.api.own_pod import image_of, own_pod
+from steerlm_core.kube.job.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
 from steerlm_core.kube.preflight.check import Check, State, seen
+from steerlm_core.kube.preflight.controllers import NAMESPACE, Operator, find_operator
 from steerlm_core.kube.preflight.dry_run import every_pod, trial_job, trial_pods, try_job, try_pod
 from steerlm_core.kube.preflight.kueue import queue
-from steerlm_core.kube.preflight.operator import NAMESPACE, Operator, find_operator
-from steerlm_core.kube.preflight.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
 from steerlm_core.kube.preflight.quota import room
 from steerlm_core.platform import SECRET_KEYS, ObjectStoreConfig, PlatformConfig
 

@@ -15,7 +15,7 @@ from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, Object
 from steerlm_core.kube.job.spec import JobTarget, build_job
 from steerlm_core.kube.preflight.check import Check, State
-from steerlm_core.kube.preflight.operator import NAMESPACE, Operator
+from steerlm_core.kube.preflight.controllers import NAMESPACE, Operator
 from steerlm_core.kube.preflight.quota import never_fits
 from steerlm_core.platform import PlatformConfig
 

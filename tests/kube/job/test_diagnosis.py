@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from steerlm_core.kube.job.diagnosis import Sight, phase, symptoms, unreachable
+from steerlm_core.kube.job.failure_classes import RETRIED, TELLING, WAYS_OUT
 from steerlm_core.kube.job.files import End, Outcome, Progress
 from steerlm_core.kube.job.spec import QUEUE
 from steerlm_core.kube.job.symptom import Patience, Symptom
-from steerlm_core.kube.job.verdicts import RETRIED, TELLING, WAYS_OUT
 from steerlm_core.kube.preflight.quota import never_fits
 from steerlm_core.platform import BudgetsConfig
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError
+from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.kube.job.spec import SPEC_HASH
-from steerlm_core.kube.job.verdicts import TrainJobError
 from steerlm_core.kube.launch import submit as submit_module
 from steerlm_core.kube.launch.submit import remove, submit
 from tests.kube.fake_api import FakeApi

@@ -16,7 +16,7 @@ from steerlm_core.errors import (
     StoreRefusedError,
 )
 from steerlm_core.kube.job.files import End, Outcome
-from steerlm_core.kube.pod import child
+from steerlm_core.kube.pod import torchrun
 from steerlm_core.kube.pod.outcome import done, failed, fitted, tell
 from steerlm_core.kube.pod.stop import Stop
 from steerlm_core.store import open_store
@@ -77,8 +77,8 @@ def test_an_outcome_is_told_in_both_places_and_a_worker_that_is_done_has_nothing
 )
 def test_kills_are_read_from_either_version_of_the_cgroup(tmp_path, monkeypatch, text):
     (tmp_path / "events").write_text(text)
-    monkeypatch.setattr(child, "_CGROUPS", (tmp_path / "none", tmp_path / "events"))
-    assert child.oom_kills() == 2
+    monkeypatch.setattr(torchrun, "_CGROUPS", (tmp_path / "none", tmp_path / "events"))
+    assert torchrun.oom_kills() == 2
 
 
 def test_a_rank_that_runs_out_of_memory_says_so(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError
 from steerlm_core.kube.preflight.check import Check, State
+from steerlm_core.kube.preflight.controllers import Operator
 from steerlm_core.kube.preflight.dry_run import try_pod
-from steerlm_core.kube.preflight.operator import Operator
 from tests.kube.fake_api import FakeApi
 
 POD = {"metadata": {"name": "doctor-master-0"}, "spec": {"serviceAccountName": "steerlm-train"}}

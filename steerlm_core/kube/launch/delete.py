@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import DENIED_SECONDS, KubeApi, Object, patiently
-from steerlm_core.kube.job.pod_state import condition, name_of, uid_of
 from steerlm_core.kube.job.pod_template import CONTAINER
 from steerlm_core.kube.job.spec import ITERATION, RUN, STAGE
+from steerlm_core.kube.job.state import condition, name_of, uid_of
 from steerlm_core.kube.launch.submit import clear, remove
 
 _API_SECONDS = 300.0

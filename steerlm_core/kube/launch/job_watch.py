@@ -11,7 +11,7 @@ from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi
 from steerlm_core.kube.api.watch import Watched
 from steerlm_core.kube.job.diagnosis import Sight, phase
-from steerlm_core.kube.job.pod_state import (
+from steerlm_core.kube.job.state import (
     Object,
     condition,
     has_started,

@@ -9,8 +9,8 @@ import pytest
 
 from steerlm_core.kube.api.client import ForbiddenError
 from steerlm_core.kube.api.watch import Snapshot
-from steerlm_core.kube.launch import view as view_module
-from steerlm_core.kube.launch.view import JobView
+from steerlm_core.kube.launch import job_watch as view_module
+from steerlm_core.kube.launch.job_watch import JobView
 from tests.kube.fake_api import FakeApi
 
 JOB = {
