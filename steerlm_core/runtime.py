@@ -117,7 +117,7 @@ def _workflow() -> tuple[running.WorkflowName, running.Ended]:
     """This pod's Workflow, and how to ask whether another has ended; neither exists outside of a cluster."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return running.WorkflowName(), lambda _: None
-    from steerlm_core.kube.api.workflow import has_ended, own_workflow
+    from steerlm_core.kube.api.own_pod import has_ended, own_workflow
 
     return own_workflow(), has_ended
 

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from steerlm_core.errors import ConfigError, NonFiniteError
-from steerlm_core.kube.job.diagnosis import Sight
 from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.kube.job.files import Progress
+from steerlm_core.kube.job.state import Sight
 from steerlm_core.kube.launch.announce import Told
 from steerlm_core.observe.events import Event, EventLog
 from steerlm_core.observe.exposition import GATEWAY, PORT, Pusher, metric_listeners, serve

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ForbiddenError, KubeApi, Object, own_namespace, patiently
+from steerlm_core.kube.api.client import ForbiddenError, KubeApi, Object, connect, own_cluster, own_namespace, patiently
+from steerlm_core.retrain.running import WorkflowName
 
 _PATIENCE_SECONDS, _DENIED_SECONDS = 30.0, 5.0
 _MAIN = "main"  # what Argo calls the container of the step
+_ENDED = ("Succeeded", "Failed", "Error")
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,25 @@ def is_terminated(workflow: Mapping[str, Any]) -> bool:
     """Whether somebody has ended the run."""
     spec = workflow.get("spec", {})
     return spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown"))
+
+
+def own_workflow() -> WorkflowName:
+    """Return this pod's Workflow; one without a name where it has none, or may not be read."""
+    pod = own_pod(connect())
+    workflow = workflow_of(pod) if pod else None
+    return WorkflowName(workflow.name, workflow.namespace, own_cluster()) if workflow else WorkflowName()
+
+
+def has_ended(workflow: WorkflowName) -> bool | None:
+    """Return whether a Workflow has ended or is gone; None where that may not be read, as in another namespace.
+
+    A claim of an older release names no namespace: its Workflow is looked for in this one.
+    """
+    namespace = own_namespace() or "default"
+    if workflow.namespace and (workflow.namespace, workflow.cluster) != (namespace, own_cluster()):
+        return None
+    try:
+        found = connect().get(f"{paths.workflows(namespace)}/{workflow.name}")
+    except ForbiddenError:
+        return None
+    return found is None or found.get("status", {}).get("phase") in _ENDED

@@ -9,15 +9,16 @@ budget of the phase where waiting is what one does. One that goes away, or is ab
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from steerlm_core.kube.job.failure_classes import DONE, TELLING, WEAK
-from steerlm_core.kube.job.files import PROGRESS_SECONDS, End, Outcome, Progress
+from steerlm_core.kube.job.files import PROGRESS_SECONDS, End
 from steerlm_core.kube.job.pod_template import CONTAINER
 from steerlm_core.kube.job.spec import QUEUE
 from steerlm_core.kube.job.state import (
     Object,
+    Sight,
     condition,
     container_spec,
     disruption,
@@ -27,14 +28,15 @@ from steerlm_core.kube.job.state import (
     is_lost,
     is_suspended,
     last_words,
+    missing_pods,
     name_of,
     named_condition,
+    never_fits,
+    phase,
     states,
     uid_of,
     wanted_pods,
 )
-from steerlm_core.kube.job.symptom import Symptom
-from steerlm_core.kube.preflight.quota import never_fits
 from steerlm_core.platform import BudgetsConfig
 
 _SETTLE = 3.0  # so long after the first sign of an end a better reason may still be on its way
@@ -65,44 +67,39 @@ _POD_REASONS = {
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What can be seen of an attempt at one moment.
+class Symptom:
+    """One thing that is not, or not yet, as it should be.
 
     Attributes:
-        job: The PyTorchJob; None: the API server has none of that name.
-        pods: Its pods.
-        events: Events about the job, the newest last; None: they may not be read.
-        outcomes: What its pods left in the run root.
-        progress: The last progress in the run root.
-        step_seconds: How long a step takes; 0 while that is not known.
-        uids: The uid that each pod had when it was first seen, by name.
-        left: Pods that were deleted before anything had failed, as last seen.
-        store_error: Why the run root cannot be read; empty when it can.
+        kind: Its class.
+        about: What it is about; the clock starts anew when this changes.
+        seen: What was seen, in words.
+        patience: Seconds that it may stand.
+        pod: The pod whose log tells more; empty: the master's.
     """
 
-    job: Object | None
-    pods: Sequence[Object] = ()
-    events: Sequence[Object] | None = ()
-    outcomes: Sequence[Outcome] = ()
-    progress: Progress | None = None
-    uids: Mapping[str, str] = field(default_factory=dict)
-    store_error: str = ""
-    left: Sequence[Object] = ()
-    step_seconds: float = 0.0
+    kind: str
+    about: str
+    seen: str
+    patience: float = 0.0
+    pod: str = ""
 
 
-def phase(sight: Sight) -> str:
-    """Return what the attempt waits for: suspended, admission, scheduling, image, start, or running."""
-    job = sight.job or {}
-    if is_suspended(job):
-        return "suspended"
-    if _missing(sight):
-        return "admission"
-    if not all(condition(pod, "PodScheduled") for pod in sight.pods):
-        return "scheduling"
-    if not all(has_started(pod) for pod in sight.pods):
-        return "image"
-    return "running" if sight.progress else "start"
+class Patience:
+    """Remembers how long each symptom has stood."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen."""
+        self._since: dict[str, float] = {}
+
+    def exhausted(self, symptoms: Sequence[Symptom], now: float) -> Symptom | None:
+        """Return the first symptom that has stood for its patience; what is not given any more is forgotten."""
+        self._since = {s.about: self._since.get(s.about, now) for s in symptoms}
+        return next((s for s in symptoms if now - self._since[s.about] >= s.patience), None)
+
+    def standing(self, symptoms: Sequence[Symptom], now: float, seconds: float) -> list[Symptom]:
+        """Return the symptoms that have stood for so long."""
+        return [s for s in symptoms if now - self._since[s.about] >= seconds]
 
 
 def symptoms(sight: Sight, budgets: BudgetsConfig) -> list[Symptom]:
@@ -281,7 +278,7 @@ def _not_started(sight: Sight, budgets: BudgetsConfig) -> str:
 
 
 def _not_admitted(sight: Sight, budgets: BudgetsConfig) -> Symptom:
-    missing = f"{_missing(sight)} of {wanted_pods(sight.job or {})} pods do not exist"
+    missing = f"{missing_pods(sight)} of {wanted_pods(sight.job or {})} pods do not exist"
     said = [event.get("message", "") for event in sight.events or () if event.get("type") == "Warning"]
     for message in reversed(said):
         if "exceeded quota" in message:
@@ -291,7 +288,3 @@ def _not_admitted(sight: Sight, budgets: BudgetsConfig) -> Symptom:
             return Symptom("rejected", "rejected", f"{missing}: {message}", _TRIES)
     last = f"; the last warning: {said[-1]}" if said else ""
     return Symptom("pods_not_created", "admission", missing + last, budgets.admission)
-
-
-def _missing(sight: Sight) -> int:
-    return wanted_pods(sight.job or {}) - len(sight.pods)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from steerlm_core.errors import SteerLMError
-from steerlm_core.kube.job.files import Outcome
+from steerlm_core.kube.job.files import Outcome, Progress
 
 Object = Mapping[str, Any]
 
@@ -116,3 +120,61 @@ def container_spec(pod: Object, container: str) -> Object:
     spec = pod["spec"]
     every = [*spec.get("initContainers", []), *spec.get("containers", [])]
     return next((found for found in every if found["name"] == container), {})
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What can be seen of an attempt at one moment.
+
+    Attributes:
+        job: The PyTorchJob; None: the API server has none of that name.
+        pods: Its pods.
+        events: Events about the job, the newest last; None: they may not be read.
+        outcomes: What its pods left in the run root.
+        progress: The last progress in the run root.
+        step_seconds: How long a step takes; 0 while that is not known.
+        uids: The uid that each pod had when it was first seen, by name.
+        left: Pods that were deleted before anything had failed, as last seen.
+        store_error: Why the run root cannot be read; empty when it can.
+    """
+
+    job: Object | None
+    pods: Sequence[Object] = ()
+    events: Sequence[Object] | None = ()
+    outcomes: Sequence[Outcome] = ()
+    progress: Progress | None = None
+    uids: Mapping[str, str] = field(default_factory=dict)
+    store_error: str = ""
+    left: Sequence[Object] = ()
+    step_seconds: float = 0.0
+
+
+def phase(sight: Sight) -> str:
+    """Return what the attempt waits for: suspended, admission, scheduling, image, start, or running."""
+    job = sight.job or {}
+    if is_suspended(job):
+        return "suspended"
+    if missing_pods(sight):
+        return "admission"
+    if not all(condition(pod, "PodScheduled") for pod in sight.pods):
+        return "scheduling"
+    if not all(has_started(pod) for pod in sight.pods):
+        return "image"
+    return "running" if sight.progress else "start"
+
+
+def missing_pods(sight: Sight) -> int:
+    """Return how many of its pods a job does not have yet."""
+    return wanted_pods(sight.job or {}) - len(sight.pods)
+
+
+def never_fits(message: str, pods: int) -> bool:
+    """Whether a quota's message about one of so many equal pods says that together they are beyond the limit."""
+    found = dict(re.findall(r"\b(requested|limited): (.*?)(?=, used:|, limited:|$)", message))
+    limits = _amounts(found.get("limited", ""))
+    requested = _amounts(found.get("requested", ""))
+    return any(pods * amount > limits[name] for name, amount in requested.items() if name in limits)
+
+
+def _amounts(text: str) -> dict[str, Any]:
+    return {name: parse_quantity(amount) for name, amount in re.findall(r"([\w./-]+)=([\w.]+)", text)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from steerlm_core.kube.job.diagnosis import Sight, phase
-from steerlm_core.kube.job.symptom import Symptom
+from steerlm_core.kube.job.diagnosis import Symptom
+from steerlm_core.kube.job.state import Sight, phase
 from steerlm_core.steps.context import Events
 
 

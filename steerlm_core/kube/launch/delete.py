@@ -7,15 +7,17 @@ iteration trains: a quota may count objects, and counts the finished ones too. T
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import DENIED_SECONDS, KubeApi, Object, patiently
-from steerlm_core.kube.job.pod_template import CONTAINER
+from steerlm_core.kube.api.client import DENIED_SECONDS, ClusterError, KubeApi, Object, patiently
+from steerlm_core.kube.job.pod_template import CONTAINER, pod_selector
 from steerlm_core.kube.job.spec import ITERATION, RUN, STAGE
-from steerlm_core.kube.job.state import condition, name_of, uid_of
-from steerlm_core.kube.launch.submit import clear, remove
+from steerlm_core.kube.job.state import condition, has_ended, is_lost, is_owned_by, name_of, uid_of
 
+REMOVE_SECONDS = 180.0
 _API_SECONDS = 300.0
 
 
@@ -61,3 +63,55 @@ def _root_of(job: Object) -> str:
     )
     arguments = container["args"]
     return str(arguments[arguments.index("--root") + 1])
+
+
+def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
+    """Delete a job and wait until none of its pods runs; returns whether that was seen.
+
+    A pod whose node is lost cannot be waited for: nobody there answers.
+
+    Args:
+        api: The cluster.
+        job: Name of the job.
+        uid: Its uid, so that one made anew under its name is left alone.
+        seconds: How long to wait.
+    """
+    start, asked = time.monotonic(), False
+    while True:
+        try:
+            asked = asked or delete(api, job, uid)
+            listed = api.request("GET", paths.pods(api.namespace), query=pod_selector(job))
+            if not any(_runs(pod, uid) for pod in listed["items"]):
+                return True
+        except ClusterError as error:
+            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
+                raise
+        if time.monotonic() - start >= seconds:
+            return False
+        time.sleep(random.uniform(0.5, 1.0))
+
+
+def clear(api: KubeApi, job: str, uid: str, say: Callable[[str], None]) -> None:
+    """Remove a job, and say so where a pod of it runs on."""
+    if not remove(api, job, uid, REMOVE_SECONDS):
+        say(f"job {job}: deleted, but a pod of it still runs after {REMOVE_SECONDS:.0f} s")
+
+
+def _runs(pod: Object, job_uid: str) -> bool:
+    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_lost(pod)
+
+
+def delete(api: KubeApi, job: str, uid: str) -> bool:
+    """Delete a job, and do not wait; its pods end in their own time. One that is gone is no error."""
+    options: Object = {
+        "kind": "DeleteOptions",
+        "apiVersion": "v1",
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": uid},
+    }
+    try:
+        api.request("DELETE", paths.job(api.namespace, job), options)
+    except ClusterError as error:
+        if error.status not in (404, 409):  # gone, or another by now
+            raise
+    return True

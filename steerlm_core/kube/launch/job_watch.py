@@ -10,21 +10,22 @@ from types import TracebackType
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi
 from steerlm_core.kube.api.watch import Watched
-from steerlm_core.kube.job.diagnosis import Sight, phase
+from steerlm_core.kube.job.pod_template import pod_selector
 from steerlm_core.kube.job.state import (
     Object,
+    Sight,
     condition,
     has_started,
     is_leaving,
     is_owned_by,
     is_suspended,
     name_of,
+    phase,
     uid_of,
     wanted_pods,
 )
 from steerlm_core.kube.launch.heartbeat import Objects, Pulse
 from steerlm_core.kube.launch.logs import MasterLog
-from steerlm_core.kube.launch.submit import pod_selector
 
 _EVENT_SECONDS = 2.0
 _MASTER = "training.kubeflow.org/replica-type"

@@ -21,16 +21,15 @@ from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, Object, patiently
 from steerlm_core.kube.api.own_pod import Workflow, is_terminated
 from steerlm_core.kube.api.watch import Watched
-from steerlm_core.kube.job.diagnosis import symptoms, unreachable
+from steerlm_core.kube.job.diagnosis import Patience, Symptom, symptoms, unreachable
 from steerlm_core.kube.job.failure_classes import DONE, RETRIED, TrainJobError, in_words
 from steerlm_core.kube.job.state import is_owned_by, name_of, uid_of
-from steerlm_core.kube.job.symptom import Patience, Symptom
 from steerlm_core.kube.launch.announce import Told
-from steerlm_core.kube.launch.delete import make_way
+from steerlm_core.kube.launch.delete import REMOVE_SECONDS, clear, delete, make_way, remove
 from steerlm_core.kube.launch.heartbeat import Objects
 from steerlm_core.kube.launch.job_watch import JobView
 from steerlm_core.kube.launch.logs import keep_logs, read_logs
-from steerlm_core.kube.launch.submit import REMOVE_SECONDS, clear, delete, remove, submit
+from steerlm_core.kube.launch.submit import submit
 from steerlm_core.platform import TrainJobConfig
 from steerlm_core.steps.context import Events
 from steerlm_core.store.sealed import seal

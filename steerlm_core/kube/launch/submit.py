@@ -15,14 +15,12 @@ from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, Object
 from steerlm_core.kube.job.failure_classes import TrainJobError, in_words
 from steerlm_core.kube.job.spec import SPEC_HASH
-from steerlm_core.kube.job.state import has_ended, is_leaving, is_lost, is_owned_by, name_of
+from steerlm_core.kube.job.state import is_leaving, name_of
 
 Say = Callable[[str], None]
 Check = Callable[[], None]
 
-REMOVE_SECONDS = 180.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
-_OPERATOR_LABEL = "training.kubeflow.org/job-name"
 
 
 def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Check) -> Object:
@@ -123,60 +121,3 @@ def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
         if error.status == 409 or error.transient:  # somebody else changed it, or no answer came: look again
             raise _WaitError("api_unreachable", str(error)) from error
         raise TrainJobError("forbidden", in_words("forbidden", name_of(found), str(error))) from error
-
-
-def pod_selector(job: str) -> dict[str, str]:
-    """The query that selects a job's pods."""
-    return {"labelSelector": f"{_OPERATOR_LABEL}={job}"}
-
-
-def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
-    """Delete a job and wait until none of its pods runs; returns whether that was seen.
-
-    A pod whose node is lost cannot be waited for: nobody there answers.
-
-    Args:
-        api: The cluster.
-        job: Name of the job.
-        uid: Its uid, so that one made anew under its name is left alone.
-        seconds: How long to wait.
-    """
-    start, asked = time.monotonic(), False
-    while True:
-        try:
-            asked = asked or delete(api, job, uid)
-            listed = api.request("GET", paths.pods(api.namespace), query=pod_selector(job))
-            if not any(_runs(pod, uid) for pod in listed["items"]):
-                return True
-        except ClusterError as error:
-            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
-                raise
-        if time.monotonic() - start >= seconds:
-            return False
-        time.sleep(random.uniform(0.5, 1.0))
-
-
-def clear(api: KubeApi, job: str, uid: str, say: Say) -> None:
-    """Remove a job, and say so where a pod of it runs on."""
-    if not remove(api, job, uid, REMOVE_SECONDS):
-        say(f"job {job}: deleted, but a pod of it still runs after {REMOVE_SECONDS:.0f} s")
-
-
-def _runs(pod: Object, job_uid: str) -> bool:
-    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_lost(pod)
-
-
-def delete(api: KubeApi, job: str, uid: str) -> bool:
-    """Delete a job, and do not wait; its pods end in their own time. One that is gone is no error."""
-    options: Object = {
-        "kind": "DeleteOptions",
-        "apiVersion": "v1",
-        "propagationPolicy": "Background",
-        "preconditions": {"uid": uid},
-    }
-    try:
-        api.request("DELETE", paths.job(api.namespace, job), options)
-    except ClusterError as error:
-        if error.status not in (404, 409):  # gone, or another by now
-            raise
-    return True

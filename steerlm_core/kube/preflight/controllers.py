@@ -10,9 +10,17 @@ from typing import Any
 
 import yaml
 
+from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ForbiddenError, KubeApi, Object
+from steerlm_core.kube.preflight.check import Check, State
 
 NAMESPACE = "kubeflow"
+_INSTALL = (
+    "kubectl apply --server-side -k "
+    "'github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4'"
+)
+_KUEUE = "/apis/kueue.x-k8s.io"
+_KUEUE_INTEGRATION = "kubeflow.org/pytorchjob"
 _DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/training-operator"
 _IMAGE_OPTION = "--pytorch-init-container-image="
 _STOCK_IMAGE = "alpine:3.10"
@@ -91,3 +99,57 @@ def _template(api: KubeApi, pod: Object, container: Object) -> tuple[str, bool]:
     except ForbiddenError:
         return _STOCK, False
     return (found or {}).get("data", {}).get(_CONFIG_KEY, _STOCK), True
+
+
+def check_crd(api: KubeApi) -> Check:
+    """Return whether the cluster knows PyTorchJobs."""
+    group = f"{paths.JOB_GROUP}/{paths.JOB_VERSION}"
+    found = api.get(f"/apis/{group}")
+    if found is None or "pytorchjobs" not in {each["name"] for each in found["resources"]}:
+        return Check("PyTorchJob", State.FAILED, f"the cluster does not know PyTorchJob of {group}", _INSTALL)
+    return Check("PyTorchJob", State.OK, f"served as {group}")
+
+
+def check_operator(api: KubeApi) -> tuple[Operator, Check]:
+    """Return the operator as far as it can be seen, and whether it runs."""
+    what = "training operator"
+    try:
+        found = find_operator(api)
+    except ForbiddenError as error:
+        return Operator(), Check(what, State.UNKNOWN, f"this account may not look: {error}")
+    if found is None:
+        words = f"not in namespace {NAMESPACE}; if it runs elsewhere, all is well"
+        return Operator(), Check(what, State.WARNING, words, _INSTALL)
+    if not found.ready:
+        restart = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator"
+        return found, Check(what, State.FAILED, f"{found.image} is not ready", restart)
+    return found, Check(what, State.OK, found.image)
+
+
+def queue(api: KubeApi, name: str, job: Object | None) -> Check:
+    """Look for a queue, and whether Kueue heeds the label that names it.
+
+    Args:
+        api: The API server.
+        name: The LocalQueue.
+        job: The job as a dry run returned it: Kueue suspends what it manages; None: none was made.
+    """
+    group = api.get(_KUEUE)
+    if group is None:
+        found = "the cluster has no Kueue: nobody heeds the queue, and the job starts at once"
+        return Check("Kueue", State.WARNING, found, "Install Kueue, or leave train_job.queue out.")
+    version = group["preferredVersion"]["groupVersion"]
+    if api.get(f"/apis/{version}/namespaces/{api.namespace}/localqueues/{name}") is None:
+        found = f"there is no LocalQueue {name}: the job would wait for ever"
+        return Check("Kueue", State.FAILED, found, f"kubectl -n {api.namespace} get localqueues   # train_job.queue")
+    there = f"LocalQueue {name} is there"
+    if job is None:
+        found = f"{there}; whether Kueue heeds PyTorchJobs shows in a dry run of the job, which was not made"
+        return Check("Kueue", State.UNKNOWN, found)
+    if not job["spec"].get("runPolicy", {}).get("suspend"):
+        found = (
+            f"{there}, and Kueue does not hold the job, which starts at once: {_KUEUE_INTEGRATION} is off by default"
+        )
+        edit = "kubectl -n kueue-system edit configmap kueue-manager-config"
+        return Check("Kueue", State.WARNING, found, f"{edit}   # integrations.frameworks: [{_KUEUE_INTEGRATION}]")
+    return Check("Kueue", State.OK, f"{there}, and Kueue holds the job until its turn")

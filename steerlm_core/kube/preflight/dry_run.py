@@ -14,9 +14,9 @@ from steerlm_core import __version__
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, Object
 from steerlm_core.kube.job.spec import JobTarget, build_job
+from steerlm_core.kube.job.state import never_fits
 from steerlm_core.kube.preflight.check import Check, State
 from steerlm_core.kube.preflight.controllers import NAMESPACE, Operator
-from steerlm_core.kube.preflight.quota import never_fits
 from steerlm_core.platform import PlatformConfig
 
 _DRY = {"dryRun": "All"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -73,15 +72,3 @@ def _tight(quota: Mapping[str, Any], need: Mapping[str, Any]) -> Iterator[tuple[
             never = wanted > limit
             when = "never fits" if never else "does not fit at present"
             yield never, f"{resource} {wanted:f} {when} (left {left:f} of {limit:f})"
-
-
-def never_fits(message: str, pods: int) -> bool:
-    """Whether a quota's message about one of so many equal pods says that together they are beyond the limit."""
-    found = dict(re.findall(r"\b(requested|limited): (.*?)(?=, used:|, limited:|$)", message))
-    limits = _amounts(found.get("limited", ""))
-    requested = _amounts(found.get("requested", ""))
-    return any(pods * amount > limits[name] for name, amount in requested.items() if name in limits)
-
-
-def _amounts(text: str) -> dict[str, Any]:
-    return {name: parse_quantity(amount) for name, amount in re.findall(r"([\w./-]+)=([\w.]+)", text)}

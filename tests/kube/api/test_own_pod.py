@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from steerlm_core.kube.api import client as api
-from steerlm_core.kube.api import workflow as workflow_state
-from steerlm_core.kube.api.workflow import has_ended
+from steerlm_core.kube.api import own_pod as workflow_state
+from steerlm_core.kube.api.own_pod import has_ended
 from steerlm_core.retrain.running import WorkflowName
 from tests.kube.fake_api import FakeApi
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from steerlm_core.kube.job.diagnosis import Sight, phase, symptoms, unreachable
+from steerlm_core.kube.job.diagnosis import Patience, Symptom, symptoms, unreachable
 from steerlm_core.kube.job.failure_classes import RETRIED, TELLING, WAYS_OUT
 from steerlm_core.kube.job.files import End, Outcome, Progress
 from steerlm_core.kube.job.spec import QUEUE
-from steerlm_core.kube.job.symptom import Patience, Symptom
-from steerlm_core.kube.preflight.quota import never_fits
+from steerlm_core.kube.job.state import Sight, never_fits, phase
 from steerlm_core.platform import BudgetsConfig
 
 BUDGETS = BudgetsConfig(admission=100, scheduling=200, image=300, start=400, silence=500, running=600)

@@ -13,10 +13,10 @@ from steerlm_core.errors import StoreError
 from steerlm_core.kube.api.client import ClusterError
 from steerlm_core.kube.api.own_pod import Workflow
 from steerlm_core.kube.api.watch import Snapshot
-from steerlm_core.kube.job.diagnosis import Sight
 from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.kube.job.files import End, Outcome, log_key
 from steerlm_core.kube.job.spec import ITERATION, RUN, SPEC_HASH, STAGE
+from steerlm_core.kube.job.state import Sight
 from steerlm_core.kube.launch import launcher as launcher_module
 from steerlm_core.kube.launch import submit as submit_module
 from steerlm_core.kube.launch.launcher import Launcher, verdict_key

@@ -10,7 +10,8 @@ from steerlm_core.kube.api.client import ClusterError, ForbiddenError
 from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.kube.job.spec import SPEC_HASH
 from steerlm_core.kube.launch import submit as submit_module
-from steerlm_core.kube.launch.submit import remove, submit
+from steerlm_core.kube.launch.delete import remove
+from steerlm_core.kube.launch.submit import submit
 from tests.kube.fake_api import FakeApi
 
 WEBHOOK_DOWN = 'failed calling webhook "validator": connect: connection refused'
