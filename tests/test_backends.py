@@ -119,7 +119,7 @@ def test_a_permission_that_is_missing_is_named_by_the_pipelines_prepare(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class MayNot(FakeApi):
-        def may(self, *of: str, **more: str) -> bool:
+        def can_i(self, *of: str, **more: str) -> bool:
             return False
 
     monkeypatch.setattr("steerlm_core.kube.launch.backend.connect", lambda namespace: MayNot())

@@ -24,7 +24,7 @@ from kubernetes.client.exceptions import ApiException
 
 from steerlm_core.errors import SteerLMError
 
-Object = dict[str, Any]
+KubeObject = dict[str, Any]
 Query = Mapping[str, str | int | bool]
 T = TypeVar("T")
 
@@ -79,10 +79,10 @@ class KubeApi:
         self,
         method: str,
         path: str,
-        body: Object | None = None,
+        body: KubeObject | None = None,
         query: Query = MappingProxyType({}),
         read_seconds: float = _READ_SECONDS,
-    ) -> Object:
+    ) -> KubeObject:
         """Make one call and return the answer's JSON.
 
         Args:
@@ -99,9 +99,9 @@ class KubeApi:
         """
         with self._open(method, path, body, query, read_seconds) as answer:
             data = _guarded(f"{method} {path}", lambda: answer.read())
-        return cast(Object, json.loads(data))
+        return cast(KubeObject, json.loads(data))
 
-    def get(self, path: str) -> Object | None:
+    def get(self, path: str) -> KubeObject | None:
         """Get one object; None where there is none."""
         try:
             return self.request("GET", path)
@@ -125,7 +125,7 @@ class KubeApi:
             if rest:
                 yield rest
 
-    def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
+    def can_i(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
         """Whether we have a permission in the namespace."""
         wanted = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
         if subresource:
@@ -138,7 +138,7 @@ class KubeApi:
         answer = self.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
         return bool(answer["status"]["allowed"])
 
-    def _open(self, method: str, path: str, body: Object | None, query: Query, read_seconds: float) -> Any:
+    def _open(self, method: str, path: str, body: KubeObject | None, query: Query, read_seconds: float) -> Any:
         content = "application/merge-patch+json" if method == "PATCH" else "application/json"
 
         def call() -> Any:
@@ -166,7 +166,7 @@ def connect(namespace: str | None = None) -> KubeApi:
         ClusterError: Neither way in is there.
     """
     settings = client.Configuration()
-    home = home_namespace()
+    home = default_namespace()
     with _way_in():
         if own_namespace():
             config.load_incluster_config(client_configuration=settings)
@@ -177,7 +177,7 @@ def connect(namespace: str | None = None) -> KubeApi:
     return KubeApi(client.ApiClient(settings), namespace or home)
 
 
-def home_namespace() -> str:
+def default_namespace() -> str:
     """Return where `connect` works if it is told no namespace; the API server is not asked.
 
     Raises:

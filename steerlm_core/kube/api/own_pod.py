@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ForbiddenError, KubeApi, Object, connect, own_cluster, own_namespace, patiently
+from steerlm_core.kube.api.client import (
+    ForbiddenError,
+    KubeApi,
+    KubeObject,
+    connect,
+    own_cluster,
+    own_namespace,
+    patiently,
+)
 from steerlm_core.retrain.running import WorkflowName
 
 _PATIENCE_SECONDS, _DENIED_SECONDS = 30.0, 5.0
@@ -39,7 +47,7 @@ class Workflow:
         return self.reference["name"]
 
 
-def own_pod(api: KubeApi) -> Object | None:
+def own_pod(api: KubeApi) -> KubeObject | None:
     """Return the pod that this process runs in; None outside of one, and where pods may not be read."""
     namespace = own_namespace()
     if namespace is None:
@@ -51,14 +59,14 @@ def own_pod(api: KubeApi) -> Object | None:
         return None
 
 
-def image_of(pod: Object) -> str:
+def image_of(pod: KubeObject) -> str:
     """Return the image of the step's container."""
     containers = pod["spec"]["containers"]
     found = next((container for container in containers if container["name"] == _MAIN), containers[0])
     return str(found["image"])
 
 
-def workflow_of(pod: Object) -> Workflow | None:
+def workflow_of(pod: KubeObject) -> Workflow | None:
     """Return the pod's Workflow; None where it has none."""
     for owner in pod["metadata"].get("ownerReferences", []):
         if owner["kind"] == "Workflow":

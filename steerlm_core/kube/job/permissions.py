@@ -30,17 +30,17 @@ class Permission:
     subresource: str = ""
 
     @property
-    def of(self) -> str:
+    def role_resource(self) -> str:
         """Resource and subresource, as in a Role."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
     def __str__(self) -> str:
         """In words."""
-        return f"{self.verb} {self.of}"
+        return f"{self.verb} {self.role_resource}"
 
     def held(self, api: KubeApi) -> bool:
         """Whether we hold it."""
-        return api.may(self.verb, self.resource, self.group, self.subresource)
+        return api.can_i(self.verb, self.resource, self.group, self.subresource)
 
 
 NEEDED = (
@@ -55,7 +55,7 @@ WANTED = (
 OF_WORKFLOWS = tuple(Permission(verb, "workflows", "argoproj.io") for verb in ("get", "list", "watch"))
 
 
-def missing(api: KubeApi, among: tuple[Permission, ...]) -> list[Permission]:
+def missing_permissions(api: KubeApi, among: tuple[Permission, ...]) -> list[Permission]:
     """Return those that we do not hold; asked again, as a server that has just started knows none."""
     lacking = list(among)
     for wait in _ASK_AGAIN:

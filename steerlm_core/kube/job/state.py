@@ -10,9 +10,8 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from steerlm_core.errors import SteerLMError
+from steerlm_core.kube.api.client import KubeObject
 from steerlm_core.kube.job.files import Outcome, Progress
-
-Object = Mapping[str, Any]
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": "preempted",
@@ -23,91 +22,91 @@ _DISRUPTIONS = {
 }
 
 
-def name_of(thing: Object) -> str:
+def name_of(thing: KubeObject) -> str:
     """Name of an object."""
     return str(thing["metadata"]["name"])
 
 
-def uid_of(thing: Object) -> str:
+def uid_of(thing: KubeObject) -> str:
     """Uid of an object."""
     return str(thing["metadata"]["uid"])
 
 
-def is_leaving(thing: Object) -> bool:
+def is_being_deleted(thing: KubeObject) -> bool:
     """Whether an object is being deleted."""
     return bool(thing["metadata"].get("deletionTimestamp"))
 
 
-def has_ended(pod: Object) -> bool:
+def has_ended(pod: KubeObject) -> bool:
     """Whether nothing of the pod runs any more."""
     return pod["status"].get("phase") in ("Succeeded", "Failed")
 
 
-def named_condition(thing: Object, kind: str) -> Object | None:
+def condition_of_type(thing: KubeObject, kind: str) -> KubeObject | None:
     """The condition of this type, whatever it says."""
     return next((c for c in thing.get("status", {}).get("conditions") or [] if c["type"] == kind), None)
 
 
-def condition(thing: Object, kind: str) -> Object | None:
+def true_condition(thing: KubeObject, kind: str) -> KubeObject | None:
     """The condition of this type, where it holds."""
-    found = named_condition(thing, kind)
+    found = condition_of_type(thing, kind)
     return found if found and found["status"] == "True" else None
 
 
-def is_suspended(job: Object) -> bool:
+def is_suspended(job: KubeObject) -> bool:
     """Whether a job is, or is to be, without pods."""
-    return bool(job.get("spec", {}).get("runPolicy", {}).get("suspend") or condition(job, "Suspended"))
+    return bool(job.get("spec", {}).get("runPolicy", {}).get("suspend") or true_condition(job, "Suspended"))
 
 
-def wanted_pods(job: Object) -> int:
+def replica_count(job: KubeObject) -> int:
     """How many pods a job is to have."""
     replicas = job.get("spec", {}).get("pytorchReplicaSpecs", {})
     return sum(int(replica.get("replicas", 1)) for replica in replicas.values())
 
 
-def states(pod: Object) -> Iterator[tuple[str, Object]]:
+def container_states(pod: KubeObject) -> Iterator[tuple[str, KubeObject]]:
     """Name and state of every container, init containers first."""
     for key in ("initContainerStatuses", "containerStatuses"):
         for status in pod["status"].get(key, []):
             yield status["name"], status.get("state", {})
 
 
-def main_states(pod: Object) -> list[Object]:
+def main_container_states(pod: KubeObject) -> list[KubeObject]:
     """State of every container that is no init container."""
     return [status.get("state", {}) for status in pod["status"].get("containerStatuses", [])]
 
 
-def has_started(pod: Object) -> bool:
+def has_started(pod: KubeObject) -> bool:
     """Whether every container has been started."""
-    found = main_states(pod)
+    found = main_container_states(pod)
     return bool(found) and all("running" in state or "terminated" in state for state in found)
 
 
-def is_lost(pod: Object) -> bool:
+def is_on_lost_node(pod: KubeObject) -> bool:
     """Whether the node is silent: every container runs and is ready, and the pod is not: no probe has said so."""
-    ready = named_condition(pod, "Ready")
+    ready = condition_of_type(pod, "Ready")
     statuses = pod["status"].get("containerStatuses", [])
     well = all("running" in status.get("state", {}) and status.get("ready") for status in statuses)
     return pod["status"].get("phase") == "Running" and well and ready is not None and ready["status"] != "True"
 
 
-def is_owned_by(thing: Object, uid: str) -> bool:
+def is_owned_by(thing: KubeObject, uid: str) -> bool:
     """Whether an object of this uid owns it."""
     return any(owner["uid"] == uid for owner in thing["metadata"].get("ownerReferences", []))
 
 
-def disruption(pod: Object) -> tuple[str, str] | None:
+def disruption(pod: KubeObject) -> tuple[str, str] | None:
     """Class and words of why the cluster itself ends the pod; None where it does not."""
-    found = condition(pod, "DisruptionTarget")
+    found = true_condition(pod, "DisruptionTarget")
     if found is None:
         return None
     reason = found.get("reason", "")
     return _DISRUPTIONS.get(reason, "evicted"), f"{reason}: {found.get('message', '')}"
 
 
-def last_words(pod: Object) -> Outcome | None:
+def termination_outcome(pod: KubeObject) -> Outcome | None:
     """The outcome in the termination message, where the pod's own program wrote one."""
-    for state in main_states(pod):
+    for state in main_container_states(pod):
         try:
             return Outcome.from_bytes(state["terminated"]["message"].encode(), name_of(pod))
         except (KeyError, ValueError, SteerLMError):
@@ -115,7 +114,7 @@ def last_words(pod: Object) -> Outcome | None:
     return None
 
 
-def container_spec(pod: Object, container: str) -> Object:
+def container_spec(pod: KubeObject, container: str) -> KubeObject:
     """What was asked for a container."""
     spec = pod["spec"]
     every = [*spec.get("initContainers", []), *spec.get("containers", [])]
@@ -123,7 +122,7 @@ def container_spec(pod: Object, container: str) -> Object:
 
 
 @dataclass(frozen=True)
-class Sight:
+class JobState:
     """What can be seen of an attempt at one moment.
 
     Attributes:
@@ -138,37 +137,37 @@ class Sight:
         store_error: Why the run root cannot be read; empty when it can.
     """
 
-    job: Object | None
-    pods: Sequence[Object] = ()
-    events: Sequence[Object] | None = ()
+    job: KubeObject | None
+    pods: Sequence[KubeObject] = ()
+    events: Sequence[KubeObject] | None = ()
     outcomes: Sequence[Outcome] = ()
     progress: Progress | None = None
     uids: Mapping[str, str] = field(default_factory=dict)
     store_error: str = ""
-    left: Sequence[Object] = ()
+    left: Sequence[KubeObject] = ()
     step_seconds: float = 0.0
 
 
-def phase(sight: Sight) -> str:
+def phase(observed: JobState) -> str:
     """Return what the attempt waits for: suspended, admission, scheduling, image, start, or running."""
-    job = sight.job or {}
+    job = observed.job or {}
     if is_suspended(job):
         return "suspended"
-    if missing_pods(sight):
+    if missing_pods(observed):
         return "admission"
-    if not all(condition(pod, "PodScheduled") for pod in sight.pods):
+    if not all(true_condition(pod, "PodScheduled") for pod in observed.pods):
         return "scheduling"
-    if not all(has_started(pod) for pod in sight.pods):
+    if not all(has_started(pod) for pod in observed.pods):
         return "image"
-    return "running" if sight.progress else "start"
+    return "running" if observed.progress else "start"
 
 
-def missing_pods(sight: Sight) -> int:
+def missing_pods(observed: JobState) -> int:
     """Return how many of its pods a job does not have yet."""
-    return wanted_pods(sight.job or {}) - len(sight.pods)
+    return replica_count(observed.job or {}) - len(observed.pods)
 
 
-def never_fits(message: str, pods: int) -> bool:
+def never_fits_quota(message: str, pods: int) -> bool:
     """Whether a quota's message about one of so many equal pods says that together they are beyond the limit."""
     found = dict(re.findall(r"\b(requested|limited): (.*?)(?=, used:|, limited:|$)", message))
     limits = _amounts(found.get("limited", ""))

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable
 
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import DENIED_SECONDS, ClusterError, KubeApi, Object, patiently
+from steerlm_core.kube.api.client import DENIED_SECONDS, ClusterError, KubeApi, KubeObject, patiently
 from steerlm_core.kube.job.pod_template import CONTAINER, pod_selector
 from steerlm_core.kube.job.spec import ITERATION, RUN, STAGE
-from steerlm_core.kube.job.state import condition, has_ended, is_lost, is_owned_by, name_of, uid_of
+from steerlm_core.kube.job.state import has_ended, is_on_lost_node, is_owned_by, name_of, true_condition, uid_of
 
-REMOVE_SECONDS = 180.0
+DELETE_SECONDS = 180.0
 _API_SECONDS = 300.0
 
 
-def make_way(api: KubeApi, manifest: Object, say: Callable[[str], None]) -> None:
+def delete_superseded(api: KubeApi, manifest: KubeObject, say: Callable[[str], None]) -> None:
     """Delete what is in the way of a job.
 
     Args:
@@ -37,24 +37,24 @@ def make_way(api: KubeApi, manifest: Object, say: Callable[[str], None]) -> None
             continue
         if _is_rival(job, labels[ITERATION]):
             say(f"job {name_of(job)} is for the same step, made otherwise: it is deleted for {name_of(manifest)}")
-            clear(api, name_of(job), uid_of(job), say)
+            delete_and_warn(api, name_of(job), uid_of(job), say)
         elif _is_done_with(job, labels[ITERATION]):
-            remove(api, name_of(job), uid_of(job), 0.0)
+            delete_and_wait(api, name_of(job), uid_of(job), 0.0)
 
 
-def _is_rival(job: Object, iteration: str) -> bool:
+def _is_rival(job: KubeObject, iteration: str) -> bool:
     """Whether a job of an earlier platform file or release works on the same step."""
-    over = condition(job, "Succeeded") or condition(job, "Failed")
+    over = true_condition(job, "Succeeded") or true_condition(job, "Failed")
     return job["metadata"]["labels"][ITERATION] == iteration and not over
 
 
-def _is_done_with(job: Object, iteration: str) -> bool:
+def _is_done_with(job: KubeObject, iteration: str) -> bool:
     """Whether a job has trained an earlier iteration: it succeeds only once the model's manifest is committed."""
     earlier = int(job["metadata"]["labels"][ITERATION]) < int(iteration)
-    return earlier and condition(job, "Succeeded") is not None
+    return earlier and true_condition(job, "Succeeded") is not None
 
 
-def _root_of(job: Object) -> str:
+def _root_of(job: KubeObject) -> str:
     """The run root that a job trains for: two copies of a run share its id."""
     (container,) = (
         found
@@ -65,7 +65,7 @@ def _root_of(job: Object) -> str:
     return str(arguments[arguments.index("--root") + 1])
 
 
-def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
+def delete_and_wait(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
     """Delete a job and wait until none of its pods runs; returns whether that was seen.
 
     A pod whose node is lost cannot be waited for: nobody there answers.
@@ -91,19 +91,19 @@ def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
         time.sleep(random.uniform(0.5, 1.0))
 
 
-def clear(api: KubeApi, job: str, uid: str, say: Callable[[str], None]) -> None:
+def delete_and_warn(api: KubeApi, job: str, uid: str, say: Callable[[str], None]) -> None:
     """Remove a job, and say so where a pod of it runs on."""
-    if not remove(api, job, uid, REMOVE_SECONDS):
-        say(f"job {job}: deleted, but a pod of it still runs after {REMOVE_SECONDS:.0f} s")
+    if not delete_and_wait(api, job, uid, DELETE_SECONDS):
+        say(f"job {job}: deleted, but a pod of it still runs after {DELETE_SECONDS:.0f} s")
 
 
-def _runs(pod: Object, job_uid: str) -> bool:
-    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_lost(pod)
+def _runs(pod: KubeObject, job_uid: str) -> bool:
+    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_on_lost_node(pod)
 
 
 def delete(api: KubeApi, job: str, uid: str) -> bool:
     """Delete a job, and do not wait; its pods end in their own time. One that is gone is no error."""
-    options: Object = {
+    options: KubeObject = {
         "kind": "DeleteOptions",
         "apiVersion": "v1",
         "propagationPolicy": "Background",

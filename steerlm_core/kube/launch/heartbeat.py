@@ -8,30 +8,17 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from typing import Protocol
 
 from pydantic import ValidationError
 
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.kube.job.files import Heartbeat, Outcome, Progress, heartbeat_key, outcome_key, progress_key
+from steerlm_core.steps.context import Store
 
 _POLL_SECONDS = 2.0
 
 
-class Objects(Protocol):
-    """What the pulse needs of a store."""
-
-    def exists(self, key: str) -> bool:
-        """Whether an object of this key exists."""
-
-    def read(self, key: str) -> bytes:
-        """The object's bytes."""
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object."""
-
-
-class Pulse:
+class HeartbeatExchange:
     """Beats and listens for one job while it is open.
 
     Attributes:
@@ -41,7 +28,7 @@ class Pulse:
         error: Why the store cannot be read or written; empty while it can.
     """
 
-    def __init__(self, store: Objects, job: str, launcher: str, every: float) -> None:
+    def __init__(self, store: Store, job: str, launcher: str, every: float) -> None:
         """Start beating.
 
         Args:
@@ -57,7 +44,7 @@ class Pulse:
         self._nodes = 0
         self._store, self._job, self._launcher, self._every = store, job, launcher, every
         self._wake, self._closed = threading.Event(), False
-        threading.Thread(target=self._run, name=f"pulse {job}", daemon=True).start()
+        threading.Thread(target=self._run, name=f"heartbeat {job}", daemon=True).start()
 
     def close(self) -> None:
         """Beat no more."""
@@ -94,7 +81,7 @@ class Pulse:
         self.progress = found  # none: a pod that has just started has removed what an earlier one had left
 
 
-def read_progress(store: Objects, job: str) -> Progress | None:
+def read_progress(store: Store, job: str) -> Progress | None:
     """Read how far a job is; None where it has not said."""
     key = progress_key(job)
     try:
@@ -103,7 +90,7 @@ def read_progress(store: Objects, job: str) -> Progress | None:
         return None  # of another release
 
 
-def read_outcomes(store: Objects, job: str, nodes: int) -> list[Outcome]:
+def read_outcomes(store: Store, job: str, nodes: int) -> list[Outcome]:
     """Read what the pods of a job left about their end; a damaged one is left out."""
     found = []
     for key in (outcome_key(job, rank) for rank in range(nodes)):

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, KubeApi, Query
+from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject, Query
 from steerlm_core.kube.job.files import log_key
 from steerlm_core.kube.job.pod_template import CONTAINER
-from steerlm_core.kube.job.state import Object, is_lost, name_of
-from steerlm_core.kube.launch.heartbeat import Objects
+from steerlm_core.kube.job.state import is_on_lost_node, name_of
+from steerlm_core.steps.context import Store
 
 _log = logging.getLogger("steerlm.kube.master")
 
@@ -83,15 +83,15 @@ class MasterLog:
         _log.info("%s", words)
 
 
-def read_logs(api: KubeApi, pods: Iterable[Object], master: MasterLog | None) -> dict[str, str]:
+def read_logs(api: KubeApi, pods: Iterable[KubeObject], master: MasterLog | None) -> dict[str, str]:
     """Return the logs of pods by name, without those that cannot be had; a lost node is not asked."""
-    found = {name_of(pod): "" if is_lost(pod) else read_log(api, name_of(pod)) for pod in pods}
+    found = {name_of(pod): "" if is_on_lost_node(pod) else read_log(api, name_of(pod)) for pod in pods}
     if master and not found.get(master.pod):
         found[master.pod] = master.text()
     return {pod: text for pod, text in found.items() if text}
 
 
-def keep_logs(store: Objects, job: str, logs: Mapping[str, str]) -> None:
+def keep_logs(store: Store, job: str, logs: Mapping[str, str]) -> None:
     """Put logs into the run root."""
     for pod, text in logs.items():
         store.put(log_key(job, pod), text.encode())

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, KubeApi, Object
-from steerlm_core.kube.job.failure_classes import TrainJobError, in_words
+from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject
+from steerlm_core.kube.job.failure_classes import TrainJobError, failure_message
 from steerlm_core.kube.job.spec import SPEC_HASH
-from steerlm_core.kube.job.state import is_leaving, name_of
+from steerlm_core.kube.job.state import is_being_deleted, name_of
 
 Say = Callable[[str], None]
 Check = Callable[[], None]
@@ -23,7 +23,7 @@ Check = Callable[[], None]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 
-def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Check) -> Object:
+def submit(api: KubeApi, manifest: KubeObject, seconds: float, say: Say, check: Check) -> KubeObject:
     """Create the job of a manifest, or adopt it; returns it as the API server has it.
 
     Args:
@@ -46,7 +46,7 @@ def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Chec
         except _WaitError as wait:
             allowed = allowed if wait.kind == "forbidden" else now
             if now - start >= seconds:
-                raise TrainJobError(wait.kind, in_words(wait.kind, name, str(wait))) from wait
+                raise TrainJobError(wait.kind, failure_message(wait.kind, name, str(wait))) from wait
             if str(wait) != told:
                 told = str(wait)
                 say(f"job {name}: {told}; trying again")
@@ -62,7 +62,7 @@ class _WaitError(Exception):
         self.kind = kind
 
 
-def _create_or_adopt(api: KubeApi, manifest: Object, denied: float) -> Object:
+def _create_or_adopt(api: KubeApi, manifest: KubeObject, denied: float) -> KubeObject:
     path, name = paths.jobs(api.namespace), name_of(manifest)
     try:
         return api.request("POST", path, manifest)
@@ -78,7 +78,7 @@ def _create_or_adopt(api: KubeApi, manifest: Object, denied: float) -> Object:
         raise _WaitError("api_unreachable", str(error)) from error
     if found is None:
         raise _WaitError("api_unreachable", str(refused)) from refused
-    if is_leaving(found):
+    if is_being_deleted(found):
         raise _WaitError("name_taken", "a job of this name is being deleted")
     return _adopt(api, found, manifest)
 
@@ -95,10 +95,10 @@ def _refusal(name: str, error: ClusterError, denied: float) -> Exception:
         kind = "forbidden" if lacking else "rejected"
         if lacking and error.may_pass(denied):
             return _WaitError(kind, words)
-    return TrainJobError(kind, in_words(kind, name, words))
+    return TrainJobError(kind, failure_message(kind, name, words))
 
 
-def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
+def _adopt(api: KubeApi, found: KubeObject, manifest: KubeObject) -> KubeObject:
     """Take over a job that is there, if it is the one that was wanted; add our owners to its own, as the last.
 
     Who has no owner for it, such as a laptop, frees it of those it has: the garbage collector deletes what belongs to
@@ -107,7 +107,7 @@ def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
     ours, theirs = (thing["metadata"].get("annotations", {}).get(SPEC_HASH) for thing in (manifest, found))
     if ours != theirs:
         seen = f"a job of this name is there, of another spec ({SPEC_HASH} is {theirs or 'missing'}, wanted {ours})"
-        raise TrainJobError("name_taken", in_words("name_taken", name_of(manifest), seen))
+        raise TrainJobError("name_taken", failure_message("name_taken", name_of(manifest), seen))
     has: Sequence[Mapping[str, Any]] = found["metadata"].get("ownerReferences", [])
     wanted: Sequence[Mapping[str, Any]] = manifest["metadata"].get("ownerReferences", [])
     before = [owner for owner in has if owner["uid"] not in {each["uid"] for each in wanted}]
@@ -120,4 +120,4 @@ def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
     except ClusterError as error:
         if error.status == 409 or error.transient:  # somebody else changed it, or no answer came: look again
             raise _WaitError("api_unreachable", str(error)) from error
-        raise TrainJobError("forbidden", in_words("forbidden", name_of(found), str(error))) from error
+        raise TrainJobError("forbidden", failure_message("forbidden", name_of(found), str(error))) from error

@@ -23,8 +23,8 @@ from steerlm_core.kube.job.files import End, outcome_key, progress_key
 from steerlm_core.kube.pod import outcome
 from steerlm_core.kube.pod.context import pod_context
 from steerlm_core.kube.pod.progress import ProgressWriter
-from steerlm_core.kube.pod.stop import HeartbeatWatch, Stop
-from steerlm_core.kube.pod.torchrun import node, train_node, world
+from steerlm_core.kube.pod.stop import HeartbeatWatch, StopRequest
+from steerlm_core.kube.pod.torchrun import node_rank, train_node, world_size
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output, train_job
 from steerlm_core.store import open_store
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
     """
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
     logging.getLogger("steerlm").setLevel(logging.INFO)
-    stop = Stop()
+    stop = StopRequest()
     stop.listen()
     task = _task(arguments)
     try:
@@ -80,11 +80,11 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
         stop.settle()
         end = outcome.failed(task.node, error, stop)
     _log.info("%s: %s", end.end.value, end.message)
-    outcome.tell(end, task.root, task.job, termination_log)
+    outcome.write_outcome(end, task.root, task.job, termination_log)
     return _EXIT_CODES.get(end.end, 1)
 
 
-def work(task: PodTask, stop: Stop) -> str:
+def work(task: PodTask, stop: StopRequest) -> str:
     """Train this node's part, and store the model where node 0 is; return what was done, in words."""
     HeartbeatWatch(open_store(task.root, _IMPATIENT), task.job, task.orphan_after, stop)
     _patiently(lambda: _forget(task))
@@ -115,7 +115,7 @@ def work(task: PodTask, stop: Stop) -> str:
     return f"{result.steps} steps; {context.store.root}/{output.prefix}/manifest.json is committed"
 
 
-def _train(task: PodTask, job: TrainJob, stop: Stop, report: TrainReport) -> TrainResult | None:
+def _train(task: PodTask, job: TrainJob, stop: StopRequest, report: TrainReport) -> TrainResult | None:
     """Train; a store that is gone is an error of its own, so that nothing more is tried with it on the way out."""
     try:
         return train_node(job, task.node == 0, stop, report)
@@ -144,7 +144,7 @@ def _place(task: PodTask, context: StepContext) -> Iterator[Path]:
 
 def _how(task: PodTask) -> dict[str, Any]:
     """Return the settings with the engine that the number of ranks asks for."""
-    return {**task.how, **({"engine": "deepspeed"} if world(os.environ) > 1 else {})}
+    return {**task.how, **({"engine": "deepspeed"} if world_size(os.environ) > 1 else {})}
 
 
 def _patiently(action: Callable[[], _Answer]) -> _Answer:
@@ -168,4 +168,4 @@ def _task(arguments: Sequence[str] | None) -> PodTask:
     parser.add_argument("--job", required=True, help="name of the PyTorchJob")
     parser.add_argument("--orphan-after", type=float, default=600.0, help="seconds without a heartbeat")
     parser.add_argument("--how", type=json.loads, default={}, help="settings of `train`, as JSON")
-    return PodTask(**vars(parser.parse_args(arguments)), node=node(os.environ))
+    return PodTask(**vars(parser.parse_args(arguments)), node=node_rank(os.environ))

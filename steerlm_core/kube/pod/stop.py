@@ -16,7 +16,7 @@ _LOOKS = 20  # in the time after which a job is an orphan
 _MOST_SECONDS = 10.0  # between two looks
 
 
-class Stop:
+class StopRequest:
     """The first wish to stop, and its words. Until training begins a SIGTERM interrupts whatever is going on."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Stop:
 class HeartbeatWatch:
     """Asks to stop when the launcher's heartbeat has not changed for a while, on this pod's own clock."""
 
-    def __init__(self, store: RunStore, job: str, seconds: float, stop: Stop) -> None:
+    def __init__(self, store: RunStore, job: str, seconds: float, stop: StopRequest) -> None:
         """Name what is watched.
 
         Args:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ForbiddenError, KubeApi, Object
+from steerlm_core.kube.api.client import ForbiddenError, KubeApi, KubeObject
 from steerlm_core.kube.preflight.check import Check, State
 
 NAMESPACE = "kubeflow"
@@ -88,7 +88,7 @@ def find_operator(api: KubeApi) -> Operator | None:
     )
 
 
-def _template(api: KubeApi, pod: Object, container: Object) -> tuple[str, bool]:
+def _template(api: KubeApi, pod: KubeObject, container: KubeObject) -> tuple[str, bool]:
     """Return the template that the operator reads, and whether it is surely that."""
     mounted = [each["name"] for each in container.get("volumeMounts", []) if each["mountPath"] == _CONFIG_FOLDER]
     maps = [each["configMap"]["name"] for each in pod.get("volumes", []) if each["name"] in mounted]
@@ -126,7 +126,7 @@ def check_operator(api: KubeApi) -> tuple[Operator, Check]:
     return found, Check(what, State.OK, found.image)
 
 
-def queue(api: KubeApi, name: str, job: Object | None) -> Check:
+def check_queue(api: KubeApi, name: str, job: KubeObject | None) -> Check:
     """Look for a queue, and whether Kueue heeds the label that names it.
 
     Args:

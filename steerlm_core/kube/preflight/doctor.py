@@ -13,10 +13,10 @@ from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, connect
 from steerlm_core.kube.api.own_pod import image_of, own_pod
 from steerlm_core.kube.job.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
-from steerlm_core.kube.preflight.check import Check, State, seen
-from steerlm_core.kube.preflight.controllers import check_crd, check_operator, queue
-from steerlm_core.kube.preflight.dry_run import every_pod, trial_job, trial_pods, try_job, try_pod
-from steerlm_core.kube.preflight.quota import room
+from steerlm_core.kube.preflight.check import Check, State, unless_forbidden
+from steerlm_core.kube.preflight.controllers import check_crd, check_operator, check_queue
+from steerlm_core.kube.preflight.dry_run import dry_run_job, dry_run_pod, pods_of, sample_job, sample_pods
+from steerlm_core.kube.preflight.quota import check_quotas
 from steerlm_core.platform import SECRET_KEYS, ObjectStoreConfig, PlatformConfig
 
 _ARGO = "/apis/argoproj.io/v1alpha1"
@@ -46,15 +46,15 @@ def examine(platform: PlatformConfig, root: str | None, home: str | None = None)
         return
     yield Check("API server", State.OK, f"Kubernetes {version}; this is {user}, namespace {api.namespace}")
     yield (crd := check_crd(api))
-    yield (namespace := seen("Pod Security", lambda: _pod_security(api)))
+    yield (namespace := unless_forbidden("Pod Security", lambda: _pod_security(api)))
     if namespace.state is State.FAILED:
         return
     yield _image(api, platform)
     yield from _permissions(api, user)
     yield from _objects(api, platform)
     if crd.state is State.OK:
-        yield from _trials(api, platform)
-    yield store(root, platform.object_store)
+        yield from _dry_runs(api, platform)
+    yield check_store(root, platform.object_store)
 
 
 def _user(api: KubeApi) -> str:
@@ -84,7 +84,7 @@ def _image(api: KubeApi, platform: PlatformConfig) -> Check:
 def _permissions(api: KubeApi, user: str) -> Iterator[Check]:
     argo = OF_WORKFLOWS if api.get(_ARGO) else ()
     for among, lacking in ((NEEDED, State.FAILED), (WANTED, State.WARNING), (argo, State.WARNING)):
-        for resource, some in groupby(among, lambda permission: permission.of):
+        for resource, some in groupby(among, lambda permission: permission.role_resource):
             yield _may(api, user, resource, list(some), lacking)
 
 
@@ -136,31 +136,31 @@ def _exists(api: KubeApi, resource: str, name: str, keys: tuple[str, ...], creat
             return Check(what, State.FAILED, f"has no {', '.join(lacking)}", remove)
         return Check(what, State.OK, "there" + (f", with {', '.join(keys)}" if keys else ""))
 
-    return seen(what, look)
+    return unless_forbidden(what, look)
 
 
-def _trials(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
-    job = trial_job(platform, platform.image.name or _ANY_IMAGE, api.namespace)
+def _dry_runs(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
+    job = sample_job(platform, platform.image.name or _ANY_IMAGE, api.namespace)
     operator, check = check_operator(api)
     yield check
     made = None
-    if api.may("create", "pytorchjobs", paths.JOB_GROUP):
-        check, made = try_job(api, job)
+    if api.can_i("create", "pytorchjobs", paths.JOB_GROUP):
+        check, made = dry_run_job(api, job)
         yield check
     if name := platform.train_job.queue:
-        yield seen("Kueue", lambda: queue(api, name, made))
-    if api.may("create", "pods"):
-        for kind, pod in trial_pods(job, operator):
-            yield try_pod(api, kind, pod, operator)
+        yield unless_forbidden("Kueue", lambda: check_queue(api, name, made))
+    if api.can_i("create", "pods"):
+        for kind, pod in sample_pods(job, operator):
+            yield dry_run_pod(api, kind, pod, operator)
     else:
         yield Check(
             "dry run of the pods", State.UNKNOWN, "this account may not create pods; run doctor as one that may"
         )
     quotas = partial(api.request, "GET", f"/api/v1/namespaces/{api.namespace}/resourcequotas")
-    yield seen("room in the quota", lambda: room(quotas()["items"], [*every_pod(job)], api.namespace))
+    yield unless_forbidden("room in the quota", lambda: check_quotas(quotas()["items"], [*pods_of(job)], api.namespace))
 
 
-def store(root: str | None, pods: ObjectStoreConfig) -> Check:
+def check_store(root: str | None, pods: ObjectStoreConfig) -> Check:
     """Return whether runs can be kept at a root, tried from here; without one it is not tried.
 
     Args:

@@ -12,9 +12,9 @@ from typing import Any
 
 from steerlm_core import __version__
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, Object
+from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, KubeObject
 from steerlm_core.kube.job.spec import JobTarget, build_job
-from steerlm_core.kube.job.state import never_fits
+from steerlm_core.kube.job.state import never_fits_quota
 from steerlm_core.kube.preflight.check import Check, State
 from steerlm_core.kube.preflight.controllers import NAMESPACE, Operator
 from steerlm_core.platform import PlatformConfig
@@ -25,13 +25,13 @@ _INIT = "init-pytorch"
 _CORRECT = "Correct train_job of the platform file."
 
 
-def trial_job(platform: PlatformConfig, image: str, namespace: str) -> Object:
+def sample_job(platform: PlatformConfig, image: str, namespace: str) -> KubeObject:
     """Return a job like those of a run."""
     target = JobTarget("s3://bucket/run", "doctor", 0, "train", __version__)
     return build_job(target, platform, image, namespace, 0, [])
 
 
-def trial_pods(job: Mapping[str, Any], operator: Operator) -> Iterator[tuple[str, Object]]:
+def sample_pods(job: Mapping[str, Any], operator: Operator) -> Iterator[tuple[str, KubeObject]]:
     """Yield a pod of each replica type, by the type's name, as the operator would make it."""
     for kind, replica in job["spec"]["pytorchReplicaSpecs"].items():
         template = replica["template"]
@@ -45,13 +45,13 @@ def trial_pods(job: Mapping[str, Any], operator: Operator) -> Iterator[tuple[str
         )
 
 
-def every_pod(job: Mapping[str, Any]) -> Iterator[Object]:
+def pods_of(job: Mapping[str, Any]) -> Iterator[KubeObject]:
     """Yield the pods of a job, without what the operator adds."""
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         yield from [replica["template"]] * replica["replicas"]
 
 
-def try_job(api: KubeApi, job: Object) -> tuple[Check, Object | None]:
+def dry_run_job(api: KubeApi, job: KubeObject) -> tuple[Check, KubeObject | None]:
     """Have the API server and its webhooks look at the job; return what they made of it too, None if they refused."""
     what, end = "dry run of the job", time.monotonic() + _WEBHOOK_SECONDS
     while True:
@@ -65,8 +65,8 @@ def try_job(api: KubeApi, job: Object) -> tuple[Check, Object | None]:
         time.sleep(1)
 
 
-def try_pod(api: KubeApi, kind: str, pod: Object, operator: Operator) -> Check:
-    """Have admission look at a pod; `api.may("create", "pods")` comes first."""
+def dry_run_pod(api: KubeApi, kind: str, pod: KubeObject, operator: Operator) -> Check:
+    """Have admission look at a pod; `api.can_i("create", "pods")` comes first."""
     what = f"dry run of the {kind.lower()} pod"
     try:
         api.request("POST", paths.pods(api.namespace), pod, _DRY)
@@ -75,8 +75,8 @@ def try_pod(api: KubeApi, kind: str, pod: Object, operator: Operator) -> Check:
     except ForbiddenError as error:
         if _INIT in str(error) and not operator.known:
             return Check(what, State.UNKNOWN, f"the operator's init container cannot be seen; the stock one: {error}")
-        # Others may leave room for a pod that fits by itself; whether all of them do, `room` tells.
-        used_up = "exceeded quota" in str(error) and not never_fits(str(error), 1)
+        # Others may leave room for a pod that fits by itself; whether all of them do, `check_quotas` tells.
+        used_up = "exceeded quota" in str(error) and not never_fits_quota(str(error), 1)
         state = State.WARNING if used_up else State.FAILED
         return Check(what, state, str(error), _repair(str(error), api.namespace, pod))
     except ClusterError as error:
@@ -85,7 +85,7 @@ def try_pod(api: KubeApi, kind: str, pod: Object, operator: Operator) -> Check:
         return Check(what, State.FAILED, str(error), _CORRECT)
 
 
-def _repair(words: str, namespace: str, pod: Object) -> str:
+def _repair(words: str, namespace: str, pod: KubeObject) -> str:
     if "violates PodSecurity" in words and _INIT in words:
         return (
             f"kubectl -n {NAMESPACE} edit configmap training-operator-config   # initContainer.yaml: a securityContext "

@@ -17,7 +17,7 @@ _WHAT = "room in the quota"
 _EACH = ("pods", "count/pods", "services", "count/services")  # the operator makes a service for every pod
 
 
-def needs(pods: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def quota_usage(pods: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """Return what a job of these pods uses of a quota, under all the names that a quota may count it by."""
     total: Counter[str] = Counter()
     for pod in pods:
@@ -33,7 +33,7 @@ def needs(pods: Iterable[Mapping[str, Any]]) -> Counter[str]:
     return total
 
 
-def room(quotas: Iterable[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]], namespace: str) -> Check:
+def check_quotas(quotas: Iterable[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]], namespace: str) -> Check:
     """Compare what a job needs with what is left of each quota that counts its pods.
 
     Args:
@@ -48,7 +48,7 @@ def room(quotas: Iterable[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]],
             unknown.append(name)
         elif any(covered):
             count += 1
-            need = needs(pod for pod, counts in zip(pods, covered, strict=True) if counts)
+            need = quota_usage(pod for pod, counts in zip(pods, covered, strict=True) if counts)
             tight += [(never, name, f"{name}: {words}") for never, words in _tight(quota, need)]
     said = [words for _, _, words in tight]
     said += [f"{name}: whether its scopes hold for these pods cannot be told from here" for name in unknown]

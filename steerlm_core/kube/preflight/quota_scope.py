@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from steerlm_core.kube.api.client import Object
+from steerlm_core.kube.api.client import KubeObject
 
 
 def covers(quota: Mapping[str, Any], pod: Mapping[str, Any]) -> bool | None:
@@ -16,14 +16,14 @@ def covers(quota: Mapping[str, Any], pod: Mapping[str, Any]) -> bool | None:
     return None if None in found else True
 
 
-def _scopes(quota: Mapping[str, Any]) -> Iterator[Object]:
+def _scopes(quota: Mapping[str, Any]) -> Iterator[KubeObject]:
     spec = quota.get("spec", {})
     for name in spec.get("scopes", []):
         yield {"scopeName": name, "operator": "Exists"}
     yield from spec.get("scopeSelector", {}).get("matchExpressions", [])
 
 
-def _within(scope: Object, pod: Object) -> bool | None:
+def _within(scope: KubeObject, pod: KubeObject) -> bool | None:
     match scope["scopeName"]:
         case "Terminating":
             return "activeDeadlineSeconds" in pod  # its own: the job's deadline does not reach the pods
@@ -40,14 +40,14 @@ def _within(scope: Object, pod: Object) -> bool | None:
     return None
 
 
-def _asks(pod: Object) -> bool:
+def _asks(pod: KubeObject) -> bool:
     """Whether a container asks for CPU or memory; where none does, the operator or a limit range may for it."""
     resources = [container.get("resources", {}) for container in pod["containers"]]
     asked = [{**each.get("requests", {}), **each.get("limits", {})} for each in resources]
     return any("cpu" in amounts or "memory" in amounts for amounts in asked)
 
 
-def _of_class(scope: Object, name: str | None) -> bool | None:
+def _of_class(scope: KubeObject, name: str | None) -> bool | None:
     if not name:
         return None  # the cluster's default class, if it has one, comes with admission
     match scope["operator"]:

@@ -10,7 +10,6 @@ from steerlm_core.kube.api.client import ClusterError, ForbiddenError
 from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.kube.job.spec import SPEC_HASH
 from steerlm_core.kube.launch import submit as submit_module
-from steerlm_core.kube.launch.delete import remove
 from steerlm_core.kube.launch.submit import submit
 from tests.kube.fake_api import FakeApi
 
@@ -159,7 +158,3 @@ def test_nobody_wants_the_job_any_more() -> None:
     with pytest.raises(UnwantedError):
         submit(api, job(), 60.0, lambda words: None, check)
     assert not api.calls
-
-
-def test_removing_a_job_that_is_gone_is_no_error() -> None:
-    assert remove(FakeApi(), "train-1", "uid", 1.0)

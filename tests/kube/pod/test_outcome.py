@@ -17,8 +17,8 @@ from steerlm_core.errors import (
 )
 from steerlm_core.kube.job.files import End, Outcome
 from steerlm_core.kube.pod import torchrun
-from steerlm_core.kube.pod.outcome import done, failed, fitted, tell
-from steerlm_core.kube.pod.stop import Stop
+from steerlm_core.kube.pod.outcome import done, failed, shortened, write_outcome
+from steerlm_core.kube.pod.stop import StopRequest
 from steerlm_core.store import open_store
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
 
@@ -39,11 +39,11 @@ from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
     ],
 )
 def test_each_error_has_its_class(error, end):
-    assert failed(0, error, Stop()).end is end
+    assert failed(0, error, StopRequest()).end is end
 
 
 def test_after_a_wish_to_stop_consequences_take_its_name_and_causes_keep_theirs():
-    stop = Stop()
+    stop = StopRequest()
     stop.ask(End.ORPHANED, "nobody watches")
     stop.ask(End.STOPPED, "too late")
     lost = failed(0, TrainingLostError("peer gone"), stop)
@@ -54,7 +54,7 @@ def test_after_a_wish_to_stop_consequences_take_its_name_and_causes_keep_theirs(
 
 @pytest.mark.parametrize("text", ["x" * 20_000, "ä" * 20_000, "\n" * 20_000, "short"])
 def test_a_termination_message_is_never_cut_by_kubernetes(text):
-    kept = fitted(done(0, f"begin {text} end"))
+    kept = shortened(done(0, f"begin {text} end"))
     assert len(kept.to_bytes()) <= 2048
     assert kept.message.startswith("begin")
     assert kept.message.endswith("end")
@@ -63,12 +63,12 @@ def test_a_termination_message_is_never_cut_by_kubernetes(text):
 
 def test_an_outcome_is_told_in_both_places_and_a_worker_that_is_done_has_nothing_to_tell(tmp_path):
     store = open_store(str(tmp_path / "run"))
-    tell(done(0, "x" * 9000), store.root, "job", tmp_path / "message")
+    write_outcome(done(0, "x" * 9000), store.root, "job", tmp_path / "message")
     assert json.loads((tmp_path / "message").read_text())["class"] == "done"
     assert len(Outcome.from_bytes(store.read("jobs/job/outcome.json"), "outcome").message) == 9000
-    tell(done(1, "x"), store.root, "job", tmp_path / "message")
+    write_outcome(done(1, "x"), store.root, "job", tmp_path / "message")
     assert not store.exists("jobs/job/outcome-1.json")
-    tell(failed(1, ConfigError("x"), Stop()), store.root, "job", tmp_path / "message")
+    write_outcome(failed(1, ConfigError("x"), StopRequest()), store.root, "job", tmp_path / "message")
     assert Outcome.from_bytes(store.read("jobs/job/outcome-1.json"), "outcome").end is End.USER_ERROR
 
 

@@ -7,7 +7,7 @@ import pytest
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError
 from steerlm_core.kube.preflight.check import Check, State
 from steerlm_core.kube.preflight.controllers import Operator
-from steerlm_core.kube.preflight.dry_run import try_pod
+from steerlm_core.kube.preflight.dry_run import dry_run_pod
 from tests.kube.fake_api import FakeApi
 
 POD = {"metadata": {"name": "doctor-master-0"}, "spec": {"serviceAccountName": "steerlm-train"}}
@@ -20,7 +20,7 @@ QUOTA = (
 def tried(error: ClusterError) -> Check:
     api = FakeApi()
     api.spoiled["POST"] = [error]
-    return try_pod(api, "Master", POD, Operator())
+    return dry_run_pod(api, "Master", POD, Operator())
 
 
 @pytest.mark.parametrize(("memory", "state"), [("1Gi", State.WARNING), ("2Gi", State.FAILED)])

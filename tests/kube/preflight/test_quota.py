@@ -3,7 +3,7 @@
 import pytest
 
 from steerlm_core.kube.preflight.check import State
-from steerlm_core.kube.preflight.quota import needs, room
+from steerlm_core.kube.preflight.quota import check_quotas, quota_usage
 
 POD = {
     "spec": {
@@ -17,12 +17,12 @@ POD = {
         ]
     }
 }
-NEED = needs([POD, POD])
+NEED = quota_usage([POD, POD])
 
 
 def check(hard, used, pod=POD, **spec):
     quota = {"metadata": {"name": "team"}, "spec": spec, "status": {"hard": hard, "used": used}}
-    return room([quota], [pod, pod], "space")
+    return check_quotas([quota], [pod, pod], "space")
 
 
 def pod_with(**spec):
@@ -67,7 +67,7 @@ def test_the_message_names_quota_resource_and_figures():
 
 
 def test_no_quota_is_room():
-    assert room([], [POD], "space").found == "no quota counts these pods"
+    assert check_quotas([], [POD], "space").found == "no quota counts these pods"
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_a_quota_for_priority_classes(operator, values, counts):
 def test_a_quota_that_cannot_be_judged_hides_no_other():
     tight = {"metadata": {"name": "tight"}, "status": {"hard": {"pods": "2"}, "used": {"pods": "1"}}}
     scoped = {"metadata": {"name": "scoped"}, "spec": {"scopes": ["PriorityClass"]}, "status": {"hard": {"pods": "0"}}}
-    both = room([scoped, tight], [POD, POD], "space")
+    both = check_quotas([scoped, tight], [POD, POD], "space")
     assert both.state is State.WARNING
     assert both.found == (
         "tight: pods 2 does not fit at present (left 1 of 2); "
         "scoped: whether its scopes hold for these pods cannot be told from here"
     )
-    assert room([scoped], [POD], "space").repair == "kubectl -n space describe resourcequota scoped"
+    assert check_quotas([scoped], [POD], "space").repair == "kubectl -n space describe resourcequota scoped"
