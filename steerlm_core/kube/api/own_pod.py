@@ -22,7 +22,6 @@ from steerlm_core.kube.api.client import (
     own_namespace,
     patiently,
 )
-from steerlm_core.retrain.running import WorkflowName
 
 _PATIENCE_SECONDS, _DENIED_SECONDS = 30.0, 5.0
 _MAIN = "main"  # what Argo calls the container of the step
@@ -81,23 +80,25 @@ def is_terminated(workflow: Mapping[str, Any]) -> bool:
     return spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown"))
 
 
-def own_workflow() -> WorkflowName:
-    """Return this pod's Workflow; one without a name where it has none, or may not be read."""
+def own_workflow() -> Workflow | None:
+    """Return this pod's Workflow; None where it has none, or may not be read."""
     pod = own_pod(connect())
-    workflow = workflow_of(pod) if pod else None
-    return WorkflowName(workflow.name, workflow.namespace, own_cluster()) if workflow else WorkflowName()
+    return workflow_of(pod) if pod else None
 
 
-def has_ended(workflow: WorkflowName) -> bool | None:
+def workflow_has_ended(name: str, namespace: str, cluster: str) -> bool | None:
     """Return whether a Workflow has ended or is gone; None where that may not be read, as in another namespace.
 
-    A claim of an older release names no namespace: its Workflow is looked for in this one.
+    Args:
+        name: Its name.
+        namespace: Where it is; empty in claims of older releases: it is looked for in this one.
+        cluster: What tells its cluster from others, as `own_cluster` does.
     """
-    namespace = own_namespace() or "default"
-    if workflow.namespace and (workflow.namespace, workflow.cluster) != (namespace, own_cluster()):
+    here = own_namespace() or "default"
+    if namespace and (namespace, cluster) != (here, own_cluster()):
         return None
     try:
-        found = connect().get(f"{paths.workflows(namespace)}/{workflow.name}")
+        found = connect().get(f"{paths.workflows(here)}/{name}")
     except ForbiddenError:
         return None
     return found is None or found.get("status", {}).get("phase") in _ENDED
