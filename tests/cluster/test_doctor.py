@@ -142,20 +142,32 @@ def test_a_patch_that_pod_security_refuses_fails_before_any_run(here):
     assert 'violates PodSecurity "restricted' in found.text
 
 
+# What operator 1.9 adds to workers where it is told nothing, as far as admission looks at it.
+STOCK = """
+- name: init-pytorch
+  image: {{.InitContainerImage}}
+  resources:
+    limits: {cpu: 100m, memory: 20Mi}
+    requests: {cpu: 50m, memory: 10Mi}
+  command: [sh, -c, "nslookup {{.MasterAddr}}"]
+"""
+
+
 def test_the_stock_init_container_is_refused_where_the_clusters_own_is_admitted(here, monkeypatch):
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(KUBECONFIG))
     api = connect(here.name)
     job = sample_job(load_platform(here.platform("here")), "image", here.name)
-    own, stock = find_operator(api), Operator(known=True)
+    own, stock, unseen = find_operator(api), Operator(init_template=STOCK), Operator()
     assert own is not None
     checks = {}
-    for operator in (own, stock):
+    for operator in (own, stock, unseen):
         worker = dict(sample_pods(job, operator))["Worker"]
         checks[operator] = dry_run_pod(api, "Worker", worker, operator)
     assert checks[own].state is State.OK
     assert checks[stock].state is State.FAILED
     assert "init-pytorch" in checks[stock].found
     assert "training-operator-config" in checks[stock].repair
+    assert checks[unseen].state is State.UNKNOWN
 
 
 def test_a_quota_is_compared_with_what_all_pods_need(here):

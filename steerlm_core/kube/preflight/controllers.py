@@ -1,6 +1,7 @@
-"""The training operator as it is set up: whether it runs, and the init container that it gives to workers.
+"""The controllers that see to the job: whether PyTorchJob is served, the training operator runs, Kueue heeds the queue.
 
-A dry run of a PyTorchJob makes no pods; to try its pods one must know what the operator adds to them.
+The operator adds an init container to workers. A dry run of a PyTorchJob makes no pods, so to try a worker one must
+know that container: from the ConfigMap that the operator reads it from, and from nowhere else.
 """
 
 from __future__ import annotations
@@ -23,19 +24,8 @@ _KUEUE = "/apis/kueue.x-k8s.io"
 _KUEUE_INTEGRATION = "kubeflow.org/pytorchjob"
 _DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/training-operator"
 _IMAGE_OPTION = "--pytorch-init-container-image="
-_STOCK_IMAGE = "alpine:3.10"
+_INIT_IMAGE = "alpine:3.10"  # where the operator is told no other
 _CONFIG_FOLDER, _CONFIG_KEY = "/etc/config", "initContainer.yaml"
-
-# What the operator adds where it is not told otherwise (1.9), as far as admission looks at it.
-_STOCK = """
-- name: init-pytorch
-  image: {{.InitContainerImage}}
-  imagePullPolicy: IfNotPresent
-  resources:
-    limits: {cpu: 100m, memory: 20Mi}
-    requests: {cpu: 50m, memory: 10Mi}
-  command: [sh, -c, "nslookup {{.MasterAddr}}"]
-"""
 
 
 @dataclass(frozen=True)
@@ -45,24 +35,22 @@ class Operator:
     Attributes:
         image: Its image; empty where it is not to be seen.
         ready: Whether a pod of it is ready.
-        init_template: Template of the workers' init containers.
+        init_template: Template of the workers' init containers; empty where it is not to be seen.
         init_image: Their image.
-        known: Whether the template was read, and not assumed.
     """
 
     image: str = ""
     ready: bool = False
-    init_template: str = _STOCK
-    init_image: str = _STOCK_IMAGE
-    known: bool = False
+    init_template: str = ""
+    init_image: str = _INIT_IMAGE
 
-    def init_containers(self, master: str) -> list[dict[str, Any]]:
-        """Return the init containers of a worker that waits for the pod `master`."""
+    def init_containers(self, master: str) -> list[dict[str, Any]] | None:
+        """Return the init containers of a worker that waits for the pod `master`; None where they cannot be known."""
         values = {"InitContainerImage": self.init_image, "MasterAddr": master, "MaxTries": "100"}
         text = self.init_template
         for name, value in values.items():
             text = text.replace(f"{{{{.{name}}}}}", value)
-        return list(yaml.safe_load(text))
+        return None if not text or "{{" in text else list(yaml.safe_load(text))
 
 
 def find_operator(api: KubeApi) -> Operator | None:
@@ -78,27 +66,25 @@ def find_operator(api: KubeApi) -> Operator | None:
     container = pod["containers"][0]
     options = [*container.get("command", []), *container.get("args", [])]
     images = [option.removeprefix(_IMAGE_OPTION) for option in options if option.startswith(_IMAGE_OPTION)]
-    template, known = _template(api, pod, container)
     return Operator(
         image=container["image"],
         ready=bool(deployment.get("status", {}).get("readyReplicas")),
-        init_template=template,
-        init_image=images[-1] if images else _STOCK_IMAGE,
-        known=known,
+        init_template=_init_template(api, pod, container),
+        init_image=images[-1] if images else _INIT_IMAGE,
     )
 
 
-def _template(api: KubeApi, pod: KubeObject, container: KubeObject) -> tuple[str, bool]:
-    """Return the template that the operator reads, and whether it is surely that."""
+def _init_template(api: KubeApi, pod: KubeObject, container: KubeObject) -> str:
+    """Return the template that the operator reads; empty where it may not be read, or there is none."""
     mounted = [each["name"] for each in container.get("volumeMounts", []) if each["mountPath"] == _CONFIG_FOLDER]
     maps = [each["configMap"]["name"] for each in pod.get("volumes", []) if each["name"] in mounted]
     if not maps:
-        return _STOCK, True
+        return ""
     try:
         found = api.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/{maps[0]}")
     except ForbiddenError:
-        return _STOCK, False
-    return (found or {}).get("data", {}).get(_CONFIG_KEY, _STOCK), True
+        return ""
+    return str((found or {}).get("data", {}).get(_CONFIG_KEY, ""))
 
 
 def check_crd(api: KubeApi) -> Check:

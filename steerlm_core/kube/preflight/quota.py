@@ -11,7 +11,6 @@ from kubernetes.utils.quantity import parse_quantity
 
 from steerlm_core.kube.api.paths import JOB_GROUP
 from steerlm_core.kube.preflight.check import Check, State
-from steerlm_core.kube.preflight.quota_scope import covers
 
 _WHAT = "room in the quota"
 _EACH = ("pods", "count/pods", "services", "count/services")  # the operator makes a service for every pod
@@ -34,32 +33,38 @@ def quota_usage(pods: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def check_quotas(quotas: Iterable[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]], namespace: str) -> Check:
-    """Compare what a job needs with what is left of each quota that counts its pods.
+    """Compare what a job needs with what is left of each quota; which pods a scope holds, the API server alone knows.
 
     Args:
         quotas: ResourceQuotas.
         pods: The job's.
         namespace: Theirs.
     """
-    count, tight, unknown = 0, [], []
+    need, count, tight, scoped = quota_usage(pods), 0, [], []
     for quota in quotas:
-        name, covered = quota["metadata"]["name"], [covers(quota, pod) for pod in pods]
-        if None in covered:
-            unknown.append(name)
-        elif any(covered):
+        name = quota["metadata"]["name"]
+        if scopes := list(_scopes(quota)):
+            scoped.append((name, f"{name}: counts the pods of {' and '.join(scopes)}, which these may be or not"))
+        else:
             count += 1
-            need = quota_usage(pod for pod, counts in zip(pods, covered, strict=True) if counts)
             tight += [(never, name, f"{name}: {words}") for never, words in _tight(quota, need)]
-    said = [words for _, _, words in tight]
-    said += [f"{name}: whether its scopes hold for these pods cannot be told from here" for name in unknown]
+    said = "; ".join([*(words for _, _, words in tight), *(words for _, words in scoped)])
     if tight:
         state = State.FAILED if any(never for never, _, _ in tight) else State.WARNING
         repair = f"kubectl -n {namespace} edit resourcequota {tight[0][1]}   # or ask for less in train_job"
-        return Check(_WHAT, state, "; ".join(said), repair)
-    if unknown:
-        repair = f"kubectl -n {namespace} describe resourcequota {' '.join(unknown)}"
-        return Check(_WHAT, State.UNKNOWN, "; ".join(said), repair)
+        return Check(_WHAT, state, said, repair)
+    if scoped:
+        repair = f"kubectl -n {namespace} describe resourcequota {' '.join(name for name, _ in scoped)}"
+        return Check(_WHAT, State.UNKNOWN, said, repair)
     return Check(_WHAT, State.OK, f"fits {count} quota(s)" if count else "no quota counts these pods")
+
+
+def _scopes(quota: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the scopes of a quota, in words."""
+    spec = quota.get("spec", {})
+    yield from spec.get("scopes", [])
+    for each in spec.get("scopeSelector", {}).get("matchExpressions", []):
+        yield " ".join([each["scopeName"], each["operator"], *each.get("values", [])])
 
 
 def _tight(quota: Mapping[str, Any], need: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
