@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,13 +21,13 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from steerlm_core.errors import SteerLMError
+from steerlm_core.retry import retry_for
 
 KubeObject = dict[str, Any]
 Query = Mapping[str, str | int | bool]
 T = TypeVar("T")
 
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
-_LONGEST_PAUSE = 10.0
 DENIED_SECONDS = 120.0
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _OWN_AUTHORITY = _OWN_NAMESPACE.with_name("ca.crt")
@@ -212,23 +210,16 @@ def own_cluster() -> str:
 
 
 def patiently(what: Callable[[], T], seconds: float, denied: float = 0.0) -> T:
-    """Call again with growing, jittered pauses while the error may pass; raise the last after `seconds`.
+    """Call the API server again while its error may pass; raise the last after `seconds`.
 
     Args:
         what: The call; it must be safe to repeat.
         seconds: How long to try.
         denied: How long a 403 is taken for that of a server that has just started.
     """
-    start, pause = time.monotonic(), 0.25
-    while True:
-        try:
-            return what()
-        except ClusterError as error:
-            passed = time.monotonic() - start
-            if not error.may_pass(passed, denied) or passed >= seconds:
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(2 * pause, _LONGEST_PAUSE)
+    return retry_for(
+        seconds, what, lambda error, past: isinstance(error, ClusterError) and error.may_pass(past, denied)
+    )
 
 
 def _guarded(call: str, action: Callable[[], T]) -> T:

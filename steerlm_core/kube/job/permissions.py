@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+import tenacity
+
 from steerlm_core.kube.api.client import KubeApi, patiently
 from steerlm_core.kube.api.paths import JOB_GROUP
+from steerlm_core.retry import retry_for
 
 _PATIENCE_SECONDS = 60.0
-_ASK_AGAIN = (0.0, 1.0, 3.0)
+_DENIED_SECONDS = 4.0
+_PAUSES = tenacity.wait_chain(tenacity.wait_fixed(1.0), tenacity.wait_fixed(3.0))
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,16 @@ OF_WORKFLOWS = tuple(Permission(verb, "workflows", "argoproj.io") for verb in ("
 def missing_permissions(api: KubeApi, among: tuple[Permission, ...]) -> list[Permission]:
     """Return those that we do not hold; asked again, as a server that has just started knows none."""
     lacking = list(among)
-    for wait in _ASK_AGAIN:
-        time.sleep(wait)
-        lacking = [one for one in lacking if not patiently(partial(one.held, api), _PATIENCE_SECONDS)]
-        if not lacking:
-            break
+
+    def ask() -> None:
+        lacking[:] = [one for one in lacking if not patiently(partial(one.held, api), _PATIENCE_SECONDS)]
+        if lacking:
+            raise _LackingError
+
+    with suppress(_LackingError):
+        retry_for(_DENIED_SECONDS, ask, lambda error, _: isinstance(error, _LackingError), _PAUSES)
     return lacking
+
+
+class _LackingError(Exception):
+    pass

@@ -5,7 +5,6 @@ A store that does not answer can hold a call up for minutes; the launcher must g
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
 
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.kube.job.files import Heartbeat, Outcome, Progress, heartbeat_key, outcome_key, progress_key
+from steerlm_core.periodic import Periodic
 from steerlm_core.steps.context import Store
 
 _POLL_SECONDS = 2.0
@@ -43,36 +43,34 @@ class HeartbeatExchange:
         self.error = ""
         self._nodes = 0
         self._store, self._job, self._launcher, self._every = store, job, launcher, every
-        self._wake, self._closed = threading.Event(), False
-        threading.Thread(target=self._run, name=f"heartbeat {job}", daemon=True).start()
+        self._counter, self._due = time.time_ns(), 0.0  # a successor's counter differs from its predecessor's
+        self._exchanges = Periodic(self._exchange, _POLL_SECONDS, f"heartbeat {job}", at_once=True).start()
 
     def close(self) -> None:
         """Beat no more."""
-        self._wake.set()
-        self._closed = True
+        self._exchanges.stop()
 
     def ask_for_outcomes(self, nodes: int) -> None:
         """Have the outcomes of so many pods read from now on."""
         if nodes != self._nodes:
             self._nodes = nodes
-            self._wake.set()
+            self._exchanges.wake()
 
-    def _run(self) -> None:
-        counter, due = time.time_ns(), 0.0  # a successor's counter differs from its predecessor's
-        while not self._closed:
-            try:
-                if time.monotonic() >= due:
-                    counter += 1
-                    beat = Heartbeat(launcher=self._launcher, counter=counter, time=time.time())
-                    self._store.put(heartbeat_key(self._job), beat.model_dump_json().encode())
-                    due = time.monotonic() + self._every
-                self._note(read_progress(self._store, self._job))
-                self.outcomes = read_outcomes(self._store, self._job, self._nodes)
-                self.error = ""
-            except SteerLMError as error:
-                self.error = str(error)
-            self._wake.wait(_POLL_SECONDS)
-            self._wake.clear()
+    def _exchange(self) -> None:
+        try:
+            if time.monotonic() >= self._due:
+                self._beat()
+            self._note(read_progress(self._store, self._job))
+            self.outcomes = read_outcomes(self._store, self._job, self._nodes)
+            self.error = ""
+        except SteerLMError as error:
+            self.error = str(error)
+
+    def _beat(self) -> None:
+        self._counter += 1
+        beat = Heartbeat(launcher=self._launcher, counter=self._counter, time=time.time())
+        self._store.put(heartbeat_key(self._job), beat.model_dump_json().encode())
+        self._due = time.monotonic() + self._every
 
     def _note(self, found: Progress | None) -> None:
         last = self.progress

@@ -6,7 +6,6 @@ adopts it if it was made of the same spec. An answer that was lost is no answer:
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,11 +15,12 @@ from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject
 from steerlm_core.kube.job.failure_classes import TrainJobError, failure_message
 from steerlm_core.kube.job.spec import SPEC_HASH
 from steerlm_core.kube.job.state import is_being_deleted, name_of
+from steerlm_core.retry import growing, retry_for
 
 Say = Callable[[str], None]
 Check = Callable[[], None]
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_PAUSES = growing(0.5)
 
 
 def submit(api: KubeApi, manifest: KubeObject, seconds: float, say: Say, check: Check) -> KubeObject:
@@ -36,22 +36,17 @@ def submit(api: KubeApi, manifest: KubeObject, seconds: float, say: Say, check: 
     Raises:
         TrainJobError: It cannot be created, or its name is taken; the message says why.
     """
-    name, start, pause, told = name_of(manifest), time.monotonic(), _FIRST_PAUSE, ""
-    allowed = start  # when a permission was last not what was missing
-    while True:
+    waits = _Waits(name_of(manifest), say)
+
+    def create_or_adopt() -> KubeObject:
         check()
-        now = time.monotonic()
-        try:
-            return _create_or_adopt(api, manifest, now - allowed)
-        except _WaitError as wait:
-            allowed = allowed if wait.kind == "forbidden" else now
-            if now - start >= seconds:
-                raise TrainJobError(wait.kind, failure_message(wait.kind, name, str(wait))) from wait
-            if str(wait) != told:
-                told = str(wait)
-                say(f"job {name}: {told}; trying again")
-        time.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        return _create_or_adopt(api, manifest, waits.denied_seconds)
+
+    try:
+        return retry_for(seconds, create_or_adopt, lambda error, _: isinstance(error, _WaitError), _PAUSES, waits.note)
+    except _WaitError as wait:
+        words = failure_message(wait.kind, name_of(manifest), str(wait))
+        raise TrainJobError(wait.kind, words) from wait
 
 
 class _WaitError(Exception):
@@ -60,6 +55,27 @@ class _WaitError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class _Waits:
+    """What a job is waited for."""
+
+    def __init__(self, job: str, say: Say) -> None:
+        self._job, self._say, self._told = job, say, ""
+        self._allowed = time.monotonic()  # when a permission was last not what was missing
+
+    @property
+    def denied_seconds(self) -> float:
+        """How long permissions have been what is missing."""
+        return time.monotonic() - self._allowed
+
+    def note(self, wait: BaseException) -> None:
+        """Say what is waited for, once for each reason."""
+        if not (isinstance(wait, _WaitError) and wait.kind == "forbidden"):
+            self._allowed = time.monotonic()
+        if str(wait) != self._told:
+            self._told = str(wait)
+            self._say(f"job {self._job}: {self._told}; trying again")
 
 
 def _create_or_adopt(api: KubeApi, manifest: KubeObject, denied: float) -> KubeObject:

@@ -25,6 +25,7 @@ from steerlm_core.kube.pod.context import pod_context
 from steerlm_core.kube.pod.progress import ProgressWriter
 from steerlm_core.kube.pod.stop import HeartbeatWatch, StopRequest
 from steerlm_core.kube.pod.torchrun import node_rank, train_node, world_size
+from steerlm_core.retry import retry_for
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output, train_job
 from steerlm_core.store import open_store
@@ -149,16 +150,13 @@ def _how(task: PodTask) -> dict[str, Any]:
 
 def _patiently(action: Callable[[], _Answer]) -> _Answer:
     """Repeat an action on the store until it answers; what it refuses is raised at once."""
-    retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_delay(_PATIENCE_SECONDS),
-        wait=tenacity.wait_random(1, 5),
-        retry=tenacity.retry_if_exception(
-            lambda error: isinstance(error, StoreError) and not isinstance(error, StoreRefusedError)
-        ),
-        before_sleep=lambda state: _log.warning("%s; trying again", state.outcome and state.outcome.exception()),
-        reraise=True,
+    return retry_for(
+        _PATIENCE_SECONDS,
+        action,
+        lambda error, _: isinstance(error, StoreError) and not isinstance(error, StoreRefusedError),
+        tenacity.wait_random(1, 5),
+        lambda error: _log.warning("%s; trying again", error),
     )
-    return retrying(action)
 
 
 def _task(arguments: Sequence[str] | None) -> PodTask:

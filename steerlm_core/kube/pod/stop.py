@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from types import FrameType
 
 from steerlm_core.errors import StoreError
 from steerlm_core.kube.job.files import End, Heartbeat, heartbeat_key
+from steerlm_core.periodic import Periodic
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingStoppedError
 
@@ -72,20 +72,22 @@ class HeartbeatWatch:
             stop: Whom to ask.
         """
         self._store, self._key, self._seconds, self._stop = store, heartbeat_key(job), seconds, stop
-        threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
+        self._seen: tuple[str, int] | None = None
+        self._since = time.monotonic()
+        self._looks = Periodic(self._look, min(seconds / _LOOKS, _MOST_SECONDS), "heartbeat")
+        self._looks.start()
 
-    def _watch(self) -> None:
-        seen, since = None, time.monotonic()
-        while not self._stop.came:
-            time.sleep(min(self._seconds / _LOOKS, _MOST_SECONDS))
-            try:
-                counter, problem = self._counter(), ""
-            except (StoreError, ValueError) as error:
-                counter, problem = seen, f"{error}"
-            if counter != seen:
-                seen, since = counter, time.monotonic()
-            elif time.monotonic() - since > self._seconds:
-                self._give_up(problem)
+    def _look(self) -> None:
+        try:
+            counter, problem = self._counter(), ""
+        except (StoreError, ValueError) as error:
+            counter, problem = self._seen, f"{error}"
+        if counter != self._seen:
+            self._seen, self._since = counter, time.monotonic()
+        elif time.monotonic() - self._since > self._seconds:
+            self._give_up(problem)
+        if self._stop.came:
+            self._looks.stop()
 
     def _counter(self) -> tuple[str, int] | None:
         found = self._store.read_versioned(self._key)

@@ -13,8 +13,9 @@ from types import TracebackType
 
 from steerlm_core.errors import OutOfMemoryError
 from steerlm_core.kube.pod.stop import StopRequest
+from steerlm_core.processes import end_with_parent
 from steerlm_core.training.job import TrainingLostError, TrainJob, TrainReport, TrainResult
-from steerlm_core.training.launch import MODULE, end_with_parent, torchrun_command, torchrun_environment, write_job
+from steerlm_core.training.launch import MODULE, torchrun_command, torchrun_environment, write_job
 from steerlm_core.training.supervise import LAST_LINES, read_failure, read_result, supervise
 
 # Of the container's own cgroup, version 2 and version 1; both have a line `oom_kill <count>`.

@@ -5,13 +5,12 @@ Pod Security, quotas, limit ranges, priority classes and service accounts speak 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from steerlm_core import __version__
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, KubeObject
+from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, KubeObject, patiently
 from steerlm_core.kube.job.spec import JobTarget, build_job
 from steerlm_core.kube.job.state import never_fits_quota
 from steerlm_core.kube.preflight.check import Check, State
@@ -53,16 +52,13 @@ def pods_of(job: Mapping[str, Any]) -> Iterator[KubeObject]:
 
 def dry_run_job(api: KubeApi, job: KubeObject) -> tuple[Check, KubeObject | None]:
     """Have the API server and its webhooks look at the job; return what they made of it too, None if they refused."""
-    what, end = "dry run of the job", time.monotonic() + _WEBHOOK_SECONDS
-    while True:
-        try:
-            made = api.request("POST", paths.jobs(api.namespace), job, _DRY)
-            return Check(what, State.OK, "accepted by the API server and the operator's webhook"), made
-        except ClusterError as error:
-            if not error.transient or time.monotonic() > end:
-                repair = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator" * error.transient
-                return Check(what, State.FAILED, str(error), repair or _CORRECT), None
-        time.sleep(1)
+    what = "dry run of the job"
+    try:
+        made = patiently(lambda: api.request("POST", paths.jobs(api.namespace), job, _DRY), _WEBHOOK_SECONDS)
+    except ClusterError as error:
+        repair = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator" * error.transient
+        return Check(what, State.FAILED, str(error), repair or _CORRECT), None
+    return Check(what, State.OK, "accepted by the API server and the operator's webhook"), made
 
 
 def dry_run_pod(api: KubeApi, kind: str, pod: KubeObject, operator: Operator) -> Check:

@@ -127,15 +127,26 @@ def test_a_server_that_has_just_started_and_knows_no_permissions_is_waited_for(m
     api.spoiled["POST"] = [denied, denied]
     found, _ = submitted(api, job(), seconds=86_400)
     assert found["metadata"]["uid"]
-    api, instants = FakeApi(), iter((0, 3600, 3605, 3610))  # the server starts after an hour in which a quota was full
-    monkeypatch.setattr(submit_module.time, "monotonic", lambda: next(instants))
+    now = 0.0
+    monkeypatch.setattr(submit_module.time, "monotonic", lambda: now)
+
+    def submitted_at(*instants: float) -> None:
+        """Each try is at the next of these instants."""
+        coming = iter(instants)
+
+        def check() -> None:
+            nonlocal now
+            now = next(coming)
+
+        submit(api, job(), 86_400, lambda words: None, check)
+
+    api = FakeApi()  # the server starts after an hour in which a quota was full
     api.spoiled["POST"] = [ForbiddenError("exceeded quota: q", 403), denied]
-    submitted(api, job(), seconds=86_400)
-    clock = iter(range(0, 1000, 50))
-    monkeypatch.setattr(submit_module.time, "monotonic", lambda: next(clock))
+    submitted_at(3600, 3605, 3610)
+    api = FakeApi()
     api.spoiled["POST"] = [denied] * 9
     with pytest.raises(TrainJobError) as raised:
-        submitted(api, job("other"), seconds=86_400)
+        submitted_at(*range(3650, 5000, 50))
     assert raised.value.kind == "forbidden"
 
 
