@@ -135,7 +135,7 @@ def _end(observed: JobState) -> Finding | None:
     said = (failed or {}).get("message", "")
     told = {outcome.pod for outcome in observed.outcomes}
     causes = [*_from_outcomes(observed), *(cause for pod in observed.pods for cause in _from_failed_pod(pod, told))]
-    gone = [_deleted(pod, "ended") for pod in observed.left]
+    gone = [_deleted(pod, "ended") for pod in observed.deleted]
     gone += [_lost_node(pod, observed) for pod in observed.pods if is_on_lost_node(pod)]
     causes += [replace(cause, grace=0.0) for cause in gone]
     causes.append(Finding("deadline" if "deadline" in said else "failed", "ended", said or "a pod has failed"))
@@ -197,7 +197,7 @@ def _from_exit_code(code: int, container: str, where: str, pod: str) -> Finding:
 def _pod_troubles(observed: JobState, budgets: BudgetsConfig) -> Iterator[Finding]:
     for pod in observed.pods:
         name, uid = name_of(pod), uid_of(pod)
-        if observed.uids.get(name, uid) != uid:
+        if observed.first_uids.get(name, uid) != uid:
             yield Finding("pod_replaced", f"uid {uid}", f"pod {name} was deleted, and the operator made another")
         elif is_being_deleted(pod) and not has_ended(pod):
             yield _deleted(pod, f"leaving {uid}")

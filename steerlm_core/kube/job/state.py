@@ -1,4 +1,4 @@
-"""Reading a pod, or a job, as the API server returns it: conditions, container states, last words."""
+"""The state of a job: how to read it and its pods as the API server returns them, and all that is seen at a moment."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ class JobState:
         outcomes: What its pods left in the run root.
         progress: The last progress in the run root.
         step_seconds: How long a step takes; 0 while that is not known.
-        uids: The uid that each pod had when it was first seen, by name.
-        left: Pods that were deleted before anything had failed, as last seen.
+        first_uids: The uid that each pod had when it was first seen, by name.
+        deleted: Pods that were deleted before anything had failed, as last seen.
         store_error: Why the run root cannot be read; empty when it can.
     """
 
@@ -142,9 +142,9 @@ class JobState:
     events: Sequence[KubeObject] | None = ()
     outcomes: Sequence[Outcome] = ()
     progress: Progress | None = None
-    uids: Mapping[str, str] = field(default_factory=dict)
+    first_uids: Mapping[str, str] = field(default_factory=dict)
     store_error: str = ""
-    left: Sequence[KubeObject] = ()
+    deleted: Sequence[KubeObject] = ()
     step_seconds: float = 0.0
 
 

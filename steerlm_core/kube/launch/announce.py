@@ -16,20 +16,20 @@ class Announcer:
         """Say it by `say`, and progress to `events`."""
         self._say, self._events = say, events
         self._said: set[str] = set()
-        self._outdated = self._phase = ""
+        self._api_error = self._phase = ""
         self._step = -1
 
     def api_server(self, error: str) -> None:
         """Say whether the API server answers."""
-        if bool(error) != bool(self._outdated):
+        if bool(error) != bool(self._api_error):
             self._say(
                 f"the API server does not answer; still trying: {error}" if error else "the API server answers again"
             )
-        self._outdated = error
+        self._api_error = error
 
-    def job(self, job: str, observed: JobState, standing: list[Finding]) -> None:
+    def job(self, job: str, observed: JobState, lasting: list[Finding]) -> None:
         """Say what has stood for a while, that training runs, and how far it is."""
-        for finding in standing:
+        for finding in lasting:
             topic = f"{finding.kind} {finding.about}"
             if topic in self._said or finding.kind in ("silent", "running"):
                 continue

@@ -1,8 +1,8 @@
-"""Jobs of the same run that are in the way of the next: made otherwise for the same step, or done with.
+"""Deleting jobs: one and its pods; and those of the same run that are in the way of the next.
 
-A job that has succeeded has committed its model, and the launcher's log has its master's. It is deleted when a later
-iteration trains: a quota may count objects, and counts the finished ones too. The last one of a run goes by its own
-`ttlSecondsAfterFinished`.
+In the way are those made otherwise for the same step, and those done with. A job that has succeeded has committed its
+model, and the launcher's log has its master's. It is deleted when a later iteration trains: a quota may count objects,
+and counts the finished ones too. The last one of a run goes by its own `ttlSecondsAfterFinished`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,58 @@ from steerlm_core.kube.job.state import has_ended, is_on_lost_node, is_owned_by,
 
 DELETE_SECONDS = 180.0
 _API_SECONDS = 300.0
+
+
+def delete(api: KubeApi, job: str, uid: str) -> bool:
+    """Delete a job, and do not wait; its pods end in their own time. One that is gone is no error."""
+    options: KubeObject = {
+        "kind": "DeleteOptions",
+        "apiVersion": "v1",
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": uid},
+    }
+    try:
+        api.request("DELETE", paths.job(api.namespace, job), options)
+    except ClusterError as error:
+        if error.status not in (404, 409):  # gone, or another by now
+            raise
+    return True
+
+
+def delete_and_wait(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
+    """Delete a job and wait until none of its pods runs; returns whether that was seen.
+
+    A pod whose node is lost cannot be waited for: nobody there answers.
+
+    Args:
+        api: The cluster.
+        job: Name of the job.
+        uid: Its uid, so that one made anew under its name is left alone.
+        seconds: How long to wait.
+    """
+    start, asked = time.monotonic(), False
+    while True:
+        try:
+            asked = asked or delete(api, job, uid)
+            listed = api.request("GET", paths.pods(api.namespace), query=pod_selector(job))
+            if not any(_runs(pod, uid) for pod in listed["items"]):
+                return True
+        except ClusterError as error:
+            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
+                raise
+        if time.monotonic() - start >= seconds:
+            return False
+        time.sleep(random.uniform(0.5, 1.0))
+
+
+def delete_and_warn(api: KubeApi, job: str, uid: str, say: Callable[[str], None]) -> None:
+    """Delete a job, and say so where a pod of it runs on."""
+    if not delete_and_wait(api, job, uid, DELETE_SECONDS):
+        say(f"job {job}: deleted, but a pod of it still runs after {DELETE_SECONDS:.0f} s")
+
+
+def _runs(pod: KubeObject, job_uid: str) -> bool:
+    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_on_lost_node(pod)
 
 
 def delete_superseded(api: KubeApi, manifest: KubeObject, say: Callable[[str], None]) -> None:
@@ -63,55 +115,3 @@ def _root_of(job: KubeObject) -> str:
     )
     arguments = container["args"]
     return str(arguments[arguments.index("--root") + 1])
-
-
-def delete_and_wait(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
-    """Delete a job and wait until none of its pods runs; returns whether that was seen.
-
-    A pod whose node is lost cannot be waited for: nobody there answers.
-
-    Args:
-        api: The cluster.
-        job: Name of the job.
-        uid: Its uid, so that one made anew under its name is left alone.
-        seconds: How long to wait.
-    """
-    start, asked = time.monotonic(), False
-    while True:
-        try:
-            asked = asked or delete(api, job, uid)
-            listed = api.request("GET", paths.pods(api.namespace), query=pod_selector(job))
-            if not any(_runs(pod, uid) for pod in listed["items"]):
-                return True
-        except ClusterError as error:
-            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
-                raise
-        if time.monotonic() - start >= seconds:
-            return False
-        time.sleep(random.uniform(0.5, 1.0))
-
-
-def delete_and_warn(api: KubeApi, job: str, uid: str, say: Callable[[str], None]) -> None:
-    """Remove a job, and say so where a pod of it runs on."""
-    if not delete_and_wait(api, job, uid, DELETE_SECONDS):
-        say(f"job {job}: deleted, but a pod of it still runs after {DELETE_SECONDS:.0f} s")
-
-
-def _runs(pod: KubeObject, job_uid: str) -> bool:
-    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_on_lost_node(pod)
-
-
-def delete(api: KubeApi, job: str, uid: str) -> bool:
-    """Delete a job, and do not wait; its pods end in their own time. One that is gone is no error."""
-    options: KubeObject = {
-        "kind": "DeleteOptions",
-        "apiVersion": "v1",
-        "propagationPolicy": "Background",
-        "preconditions": {"uid": uid},
-    }
-    try:
-        api.request("DELETE", paths.job(api.namespace, job), options)
-    except ClusterError as error:
-        if error.status not in (404, 409):  # gone, or another by now
-            raise
-    return True

@@ -19,7 +19,7 @@ _POLL_SECONDS = 2.0
 
 
 class HeartbeatExchange:
-    """Beats and listens for one job while it is open.
+    """Tells the pods of one job that a launcher watches, and reads what they say of progress and end, while it is open.
 
     Attributes:
         progress: The last progress read; None before the first.
@@ -29,7 +29,7 @@ class HeartbeatExchange:
     """
 
     def __init__(self, store: Store, job: str, launcher: str, every: float) -> None:
-        """Start beating.
+        """Begin.
 
         Args:
             store: The run root.
@@ -47,7 +47,7 @@ class HeartbeatExchange:
         self._exchanges = Periodic(self._exchange, _POLL_SECONDS, f"heartbeat {job}", at_once=True).start()
 
     def close(self) -> None:
-        """Beat no more."""
+        """Leave the pods alone."""
         self._exchanges.stop()
 
     def ask_for_outcomes(self, nodes: int) -> None:

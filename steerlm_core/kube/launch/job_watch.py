@@ -1,4 +1,4 @@
-"""All that a launcher sees of one job while it watches it, kept current by threads."""
+"""The watch of a launcher over one job: all that is seen of it, kept current by threads."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class JobWatch:
         self._jobs = Informer(api, paths.jobs(api.namespace), self._changed.set, **name)
         self._pods = Informer(api, paths.pods(api.namespace), self._changed.set, **pod_selector(self.job))
         self._heartbeat = HeartbeatExchange(store, self.job, launcher, heartbeat_seconds)
-        self._uids: dict[str, str] = {}
-        self._left: dict[str, KubeObject] = {}
+        self._first_uids: dict[str, str] = {}
+        self._deleted: dict[str, KubeObject] = {}
         self._events: list[KubeObject] | None = []
         self._events_at = 0.0
         self.log: MasterLog | None = None
@@ -113,9 +113,9 @@ class JobWatch:
             events=self._events,
             outcomes=self._heartbeat.outcomes,
             progress=self._heartbeat.progress,
-            uids=self._uids,
+            first_uids=self._first_uids,
             store_error=self._heartbeat.error,
-            left=tuple(self._left.values()),
+            deleted=tuple(self._deleted.values()),
             step_seconds=self._heartbeat.step_seconds,
         )
 
@@ -125,13 +125,13 @@ class JobWatch:
         The operator deletes pods of a job whose pod has failed; where none has, it was somebody else.
         """
         if job is not None and is_suspended(job):
-            self._uids.clear()
-            self._left.clear()
+            self._first_uids.clear()
+            self._deleted.clear()
             return
         for pod in pods:
-            self._uids.setdefault(name_of(pod), uid_of(pod))
+            self._first_uids.setdefault(name_of(pod), uid_of(pod))
             if is_being_deleted(pod) and not failed:
-                self._left[uid_of(pod)] = pod
+                self._deleted[uid_of(pod)] = pod
 
     def _follow_master(self, pods: Sequence[KubeObject]) -> None:
         masters = [pod for pod in pods if pod["metadata"]["labels"].get(_MASTER) == "master"]

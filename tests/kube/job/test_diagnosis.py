@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from steerlm_core.kube.job.diagnosis import Finding, GracePeriods, api_unreachable, diagnose
-from steerlm_core.kube.job.failure_classes import PRECEDENCE, REMEDIES, RETRIED
 from steerlm_core.kube.job.files import End, Outcome, Progress
 from steerlm_core.kube.job.spec import QUEUE
-from steerlm_core.kube.job.state import JobState, never_fits_quota, phase
+from steerlm_core.kube.job.state import JobState, phase
 from steerlm_core.platform import BudgetsConfig
 
 BUDGETS = BudgetsConfig(admission=100, scheduling=200, image=300, start=400, silence=500, running=600)
@@ -132,10 +131,10 @@ CASES: list[tuple[str, JobState, str, float, str]] = [
      "lost_node", 0, "node-2"),
     ("worker deleted", JobState(job(), [pod(), worker(leaving=True)]), "pod_deleted", 3, "somebody"),
     ("worker deleted, and the job failed of it",
-     JobState(job("Failed"), [], outcomes=[outcome(End.RETRYABLE)], left=[worker(leaving=True)]), "pod_deleted", 0,
+     JobState(job("Failed"), [], outcomes=[outcome(End.RETRYABLE)], deleted=[worker(leaving=True)]), "pod_deleted", 0,
      "job-worker-0"),
-    ("worker replaced", JobState(job(), [pod(), worker(uid="new")], uids={"job-worker-0": "old"}), "pod_replaced", 0,
-     "made another"),
+    ("worker replaced", JobState(job(), [pod(), worker(uid="new")], first_uids={"job-worker-0": "old"}),
+     "pod_replaced", 0, "made another"),
     ("preempted", JobState(job(), [pod(), worker(leaving=True, disruption="PreemptionByScheduler")]), "preempted", 3,
      "why"),
     ("evicted by the API", JobState(job(), [pod(), worker(leaving=True, disruption="EvictionByEvictionAPI")]),
@@ -215,11 +214,6 @@ def test_an_api_server_is_waited_for_while_steps_are_made() -> None:
     assert over.kind == "api_unreachable"
 
 
-def test_every_class_says_its_way_out() -> None:
-    said_by_pods = {"user_error", "non_finite", "out_of_memory"}
-    assert {*PRECEDENCE, *RETRIED} - said_by_pods <= REMEDIES.keys()
-
-
 def test_a_pull_that_may_yet_succeed_ends_with_the_budget_and_says_what_failed() -> None:
     refused = pod(**waiting("ImagePullBackOff", 'Back-off pulling image "some:tag": dial tcp: connection refused'))
     found, grace = diagnose(JobState(job(), [worker(), refused]), BUDGETS), GracePeriods()
@@ -279,21 +273,3 @@ def test_what_is_said_has_stood_for_a_while() -> None:
     grace.exceeded([long], 0)
     grace.exceeded([long, brief], 2)
     assert grace.lasting([long, brief], 3, 2) == [long]
-
-
-@pytest.mark.parametrize(
-    ("amounts", "never"),
-    [
-        ("requested: cpu=4, used: cpu=0, limited: cpu=2", True),
-        ("requested: cpu=2, used: cpu=1, limited: cpu=2", False),
-        ("requested: cpu=500m,memory=3Gi, used: cpu=0,memory=0, limited: cpu=1,memory=2Gi", True),
-        ("requested: nvidia.com/gpu=8, used: nvidia.com/gpu=0, limited: nvidia.com/gpu=4", True),
-        ("must specify limits.cpu", False),
-    ],
-)  # fmt: skip
-def test_a_request_beyond_a_quota_never_fits(amounts: str, never: bool) -> None:
-    assert never_fits_quota(f"exceeded quota: q, {amounts}", 1) is never
-
-
-def test_no_class_that_needs_a_person_is_tried_again() -> None:
-    assert not RETRIED & {"out_of_memory", "image", "configuration", "quota", "non_finite", "forbidden", "user_error"}

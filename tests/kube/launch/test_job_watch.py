@@ -71,7 +71,7 @@ def test_pods_of_an_earlier_job_of_the_same_name_are_not_seen(watch: JobWatch) -
     observed = watch.observed()
     assert observed is not None
     assert [found["metadata"]["uid"] for found in observed.pods] == ["b"]
-    assert observed.uids == {"train-0-master-0": "b"}
+    assert observed.first_uids == {"train-0-master-0": "b"}
 
 
 def test_the_log_of_the_master_that_comes_after_a_suspension_is_followed(watch: JobWatch) -> None:

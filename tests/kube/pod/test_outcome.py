@@ -1,8 +1,6 @@
 """How a pod's end is named, and that its message arrives whole."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -16,7 +14,6 @@ from steerlm_core.errors import (
     StoreRefusedError,
 )
 from steerlm_core.kube.job.files import End, Outcome
-from steerlm_core.kube.pod import torchrun
 from steerlm_core.kube.pod.outcome import done, failed, shortened, write_outcome
 from steerlm_core.kube.pod.stop import StopRequest
 from steerlm_core.store import open_store
@@ -70,26 +67,3 @@ def test_an_outcome_is_told_in_both_places_and_a_worker_that_is_done_has_nothing
     assert not store.exists("jobs/job/outcome-1.json")
     write_outcome(failed(1, ConfigError("x"), StopRequest()), store.root, "job", tmp_path / "message")
     assert Outcome.from_bytes(store.read("jobs/job/outcome-1.json"), "outcome").end is End.USER_ERROR
-
-
-@pytest.mark.parametrize(
-    "text", ["low 0\nhigh 0\nmax 3\noom 2\noom_kill 2\n", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"]
-)
-def test_kills_are_read_from_either_version_of_the_cgroup(tmp_path, monkeypatch, text):
-    (tmp_path / "events").write_text(text)
-    monkeypatch.setattr(torchrun, "_CGROUPS", (tmp_path / "none", tmp_path / "events"))
-    assert torchrun.oom_kills() == 2
-
-
-def test_a_rank_that_runs_out_of_memory_says_so(tmp_path):
-    """A real allocation that cannot be made, where a rank would make it."""
-    script = (
-        "import sys; from pathlib import Path; from steerlm_core.training import launch, run\n"
-        "run.train = lambda job, report: bytearray(1 << 60)\n"
-        "sys.exit(launch._train_here(None, Path(sys.argv[1])))"
-    )
-    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
-    assert ended.returncode == 2
-    kind, message = json.loads((tmp_path / "error-0.json").read_text())
-    assert kind == "OutOfMemoryError"
-    assert "train.token_budget" in message
