@@ -21,6 +21,7 @@ from steerlm_core.observe.event_file import EventFile
 from steerlm_core.observe.events import EventLog
 from steerlm_core.observe.metrics import Metrics
 from steerlm_core.report.run_view import RunView
+from steerlm_core.run import open_run
 
 _CALLS_A_SECOND = 1000  # of `progress`, far more than any step makes
 
@@ -37,7 +38,7 @@ def main() -> None:
     """Measure, and print one line for each part."""
     parser = argparse.ArgumentParser(description="What watching a run costs.")
     parser.add_argument("run", help="a finished run")
-    view = RunView(parser.parse_args().run)
+    view = RunView(open_run(parser.parse_args().run))
     os.environ.setdefault("TERM", "xterm-256color")
     took = sum(view.seconds.values())
     log = _log_cost(view, took)

@@ -28,10 +28,13 @@ def best_weights(root: str) -> str:
     """
     import math
 
+    from steerlm_core import layout
     from steerlm_core.report.run_view import RunView
+    from steerlm_core.run import open_run
 
-    view = RunView(root)
-    tables = [view.store.read_table(part) for part in view.manifest("iterations/000/groups").parts]
+    view = RunView(open_run(root))
+    weighed = view.manifest(layout.stage_output(layout.iteration(0), "groups"))
+    tables = [view.store.read_table(part) for part in weighed.parts]
     groups = [group for table in tables for group in table.to_pylist()]
     heaviest = max(groups, key=lambda group: max(group["log_ws"]))
     return f"group {heaviest['group_id']}: {math.exp(max(heaviest['log_ws'])):.0%}"

@@ -1,195 +1,266 @@
-"""Runs one step of a run in a process of its own: what the command line and the Kubeflow components call."""
+"""One step of a run, or the whole loop in one process: what the command line and the components call.
+
+prepare ─► [ generate ─► label, score_prior ─► weigh ─► train ─► evaluate ─► decide ]* ─► confirm ─► finish
+
+Here a run gets what it takes from above: who trains, and the claim on its base root.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-import tempfile
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
-from steerlm_core.config import RunConfig, load_config, parse_config
-from steerlm_core.dotted import differing
-from steerlm_core.errors import ConfigError
-from steerlm_core.observe.display import make_display
+from steerlm_core import layout
+from steerlm_core.config import RunConfig
+from steerlm_core.errors import ConfigError, RunStateError, StoreError
+from steerlm_core.observe.display import Display, make_display
 from steerlm_core.observe.watch import watched
 from steerlm_core.retrain import running
-from steerlm_core.retrain.begin import begin as begin_run
-from steerlm_core.run_root import create_or_open_run, open_run
-from steerlm_core.session import ITERATION_STEPS, Session, with_backend
-from steerlm_core.steps.context import Shard
-from steerlm_core.store import open_store
-from steerlm_core.store.contents import RUN
-from steerlm_core.store.inputs import Inputs
+from steerlm_core.retrain.finish import finish as finish_run
+from steerlm_core.retrain.promotion import iterations_in_use
+from steerlm_core.run import Run, open_run
+from steerlm_core.steps.context import Shard, StepContext, TrainBackend
+from steerlm_core.store.contents import read_contents
+from steerlm_core.store.gc import retire
+from steerlm_core.store.manifest import Manifest
+
+_logger = logging.getLogger(__name__)
 
 
-def begin(
-    root: str,
-    base_root: str,
-    config: dict[str, Any] | None,
-    config_uri: str,
-    job: str,
-    max_iterations: int = 0,
-    room: int = 0,
-    here: bool = False,
-) -> str:
-    """Choose the run of a pipeline, and create it if it is new.
+@contextmanager
+def opened(root: str, backend: str | None = None, platform: Path | None = None) -> Iterator[Run]:
+    """Open a run for one step, in a process of its own; it stays open for readers when what it said is written.
 
     Args:
-        root: The run root; empty: a run under `base_root`.
-        base_root: Where runs follow each other; empty: `root` says it all.
-        config: The configuration; None: `config_uri` says where it is, or the run at `root` exists.
-        config_uri: A YAML file, here or in a bucket.
-        job: Id of the pipeline run, or of the process.
-        max_iterations: Most iterations; 0: as the run's configuration says.
-        room: Iterations that the pipeline was compiled for; 0: any number.
-        here: Whether this process does the whole run, and not only its beginning.
+        root: The run root.
+        backend: Where training happens; None: where the run's configuration says.
+        platform: The platform file; None: see `find_platform`.
+    """
+    run = open_run(root)
+    with make_display("auto") as display, at_work(run, display, backend, platform) as working:
+        yield working
+
+
+@contextmanager
+def at_work(run: Run, display: Display, backend: str | None = None, platform: Path | None = None) -> Iterator[Run]:
+    """Hand out a run that does steps under a display; what was said is written when this ends."""
+    with watched(run.store, run.run_id, run.config, display) as log:
+        yield equip(replace(run, log=log), backend, platform)
+
+
+def equip(run: Run, backend: str | None = None, platform: Path | None = None) -> Run:
+    """Return the run with what it takes from above, as `opened` describes it."""
+    if backend is not None:
+        runtime = run.config.runtime.model_copy(update={"backend": backend})
+        run = replace(run, config=run.config.model_copy(update={"runtime": runtime}))
+    run = replace(run, platform_file=platform)
+    return replace(run, train_backend=_ChosenBackend(run), claimed=_claimed)
+
+
+def run_loop(run: Run, max_iterations: int | None = None) -> dict[str, Any]:
+    """Run, or go on with, the loop until it stops; returns how it ended.
+
+    The same steps as the pipeline's, models loaded once. What is done already is not done again, so this is also how an
+    interrupted run goes on.
+
+    Args:
+        run: The run, at work.
+        max_iterations: Overrides the configuration's.
 
     Returns:
-        The run root; empty where there is nothing new to train on.
-
-    Raises:
-        ConfigError: The arguments do not go together, or the run wants more iterations than there is room for.
+        The last commit, or the same with kind `max_iterations` when those are used up.
     """
-    given = _given_config(config, config_uri)
-    if bool(root) == bool(base_root):
-        raise ConfigError(f"root is '{root}' and base_root is '{base_root}': give one of the two.")
-    if root:
-        _open(root, given, max_iterations, room)
-        return root
-    if given is None:
-        raise ConfigError("base_root needs a configuration: give config or config_uri.")
-    _check_room(max_iterations, given, room)  # before the base root is claimed
-    workflow, ended = _workflow()
-    with running.released_on_failure(running.open_base(base_root), job):
-        begun = begin_run(base_root, given, running.Job(job, workflow, here), ended)
-        print(begun.words)
-        if begun.root:
-            kept = create_or_open_run(begun.root, begun.config, begun.origin).config
-            _check_room(max_iterations, kept, room)
-            if begun.config is None:  # gone on with; which policy a run starts from is not for the user to say
-                _say_what_stays(begun.root, kept, given.model_copy(update={"models": kept.models}), max_iterations)
-    return begun.root
+    limit = max_iterations or run.config.max_iterations
+    prepare(run)
+    for iteration in range(limit):
+        if gate(run, iteration, limit) == "stop":
+            break
+        for name in layout.ITERATION_STEPS:
+            run_step(run, name, iteration)
+    confirm(run)
+    return outcome(run, limit)
 
 
-def _open(root: str, given: RunConfig | None, max_iterations: int, room: int) -> None:
-    """Open or create a run, and say what it will not take from `given`."""
-    store = open_store(root)
-    kept = open_run(store).config if store.exists(RUN) else given
-    if kept is not None:
-        _check_room(max_iterations, kept, room)
-    create_or_open_run(root, given)
-    if given is not None and kept is not None:
-        _say_what_stays(root, kept, given, max_iterations)
-
-
-def _say_what_stays(root: str, kept: RunConfig, given: RunConfig, max_iterations: int) -> None:
-    """Name the settings that the steps of a run, which see `run.json` alone, will not take from those given."""
-    names = differing(kept.model_dump(mode="json"), given.model_dump(mode="json"))
-    if names := [name for name in names if not (name == "max_iterations" and max_iterations)]:
-        print(f"{root}: the run began with other settings, and keeps those it has, of: {', '.join(names)}.")
-
-
-def _check_room(max_iterations: int, config: RunConfig, room: int) -> None:
-    """Refuse what the pipeline would break off without a word."""
-    wanted = max_iterations or config.max_iterations
-    if room and wanted > room:
-        raise ConfigError(
-            f"max_iterations: {wanted} is more than the {room} that the pipeline was compiled for. Lower it (the "
-            f"pipeline's argument max_iterations goes before the configuration), or make room: `steerlm compile "
-            f"--max-iterations {wanted}`, and submit and upload alike."
-        )
-
-
-def _given_config(config: dict[str, Any] | None, uri: str) -> RunConfig | None:
-    if config and uri:
-        raise ConfigError(f"config and config_uri ('{uri}') are both given: give one of the two.")
-    if config:
-        return parse_config(config, "config")
-    if not uri:
-        return None
-    with tempfile.TemporaryDirectory(prefix="steerlm-") as folder:
-        return load_config(Inputs(Path(folder)).fetch(uri))
-
-
-def _workflow() -> tuple[running.WorkflowName, running.Ended]:
-    """This pod's Workflow, and how to ask whether another has ended; neither exists outside of a cluster."""
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
-        return running.WorkflowName(), lambda _: None
-    from steerlm_core.kube.api.client import own_cluster
-    from steerlm_core.kube.api.own_pod import own_workflow, workflow_has_ended
-
-    mine = own_workflow()
-    name = running.WorkflowName(mine.name, mine.namespace, own_cluster()) if mine else running.WorkflowName()
-    return name, lambda other: workflow_has_ended(other.name, other.namespace, other.cluster)
-
-
-def prepare(root: str, shards: int = 1) -> list[int]:
+def prepare(run: Run, shards: int = 1) -> list[int]:
     """Make what the loop starts from; returns the shards that sampling and scoring are split over.
 
     Where training is to happen in a cluster, what would keep it from that is found out first: hours later is too late.
 
     Args:
-        root: The run root.
+        run: The run.
         shards: So many, but no more than there are parts.
     """
-    with _session(root) as session:
-        session.check_backend()
-        parts = session.prepare()
-    return list(range(max(1, min(shards, parts))))
+    assert run.train_backend is not None
+    run.train_backend.check()
+    with run.doing("prepare") as context:
+        manifest: Manifest = _step_module("prepare", run).run(context)
+    return list(range(max(1, min(shards, len(manifest.parts)))))
 
 
-def run_step(
-    name: str,
-    root: str,
-    iteration: int,
-    shard: int = 0,
-    shards: int = 1,
-    backend: str | None = None,
-    platform: Path | None = None,
-) -> dict[str, Any]:
-    """Run one step of an iteration in this process; returns small numbers for a person to look at.
+def run_step(run: Run, name: str, iteration: int, shard: int = 0, shards: int = 1) -> dict[str, Any]:
+    """Run one step of an iteration, or one shard of it; returns its numbers, none while other shards work.
 
     Args:
+        run: The run.
         name: The step.
-        root: The run root.
         iteration: Number of the iteration.
         shard: Which shard of the step this is.
         shards: Shards that the step is split over.
-        backend: Where training happens; None: where the run's configuration says.
-        platform: The platform file; None: see `platform_config.find_platform`.
 
     Raises:
         ConfigError: There is no such step.
     """
-    if name not in ITERATION_STEPS:
-        raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(ITERATION_STEPS)}.")
-    with _session(root, backend, platform) as session:
-        return session.step(name, iteration, Shard(shard, shards) if shards > 1 else None)
+    if name not in layout.ITERATION_STEPS:
+        raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(layout.ITERATION_STEPS)}.")
+    with run.doing(name, iteration, Shard(shard, shards) if shards > 1 else None) as context:
+        done = _step_module(name, run).run(context)
+    numbers = done.metrics if isinstance(done, Manifest) else done or {}
+    if name == "decide":
+        run.log.iteration(run.store.document(layout.evaluation_document(layout.evaluation(iteration))), numbers)
+        _retire(run)
+    return dict(numbers)
 
 
-def finish(root: str, max_iterations: int) -> dict[str, Any]:
-    """Promote the run's model or not; see `Session.finish`. max_iterations 0: as the run's configuration says."""
-    with _session(root) as session:
-        return session.finish(max_iterations or session.run.config.max_iterations)
+def _retire(run: Run) -> None:
+    """Remove old iterations' models and candidates, where the configuration says so."""
+    keep = run.config.runtime
+    if keep.keep_models is None and keep.keep_candidates is None:
+        return
+    contents = read_contents(run.store)
+    try:
+        in_use = iterations_in_use(run.base, contents) if run.base else ()
+    except StoreError as error:  # a copy of a run may be out of reach of its base root, and shall go on
+        _logger.warning("%s: nothing is removed, as what is promoted is not to be known: %s", run.root, error)
+        return
+    retire(run.store, contents, keep.keep_models, keep.keep_candidates, in_use)
 
 
-def gate(root: str, iteration: int, max_iterations: int) -> Literal["run", "stop"]:
-    """Whether an iteration is to be done; see `Session.gate`. max_iterations 0: as the run's configuration says."""
-    with _session(root) as session:
-        return session.gate(iteration, max_iterations or session.run.config.max_iterations)
+def gate(run: Run, iteration: int, max_iterations: int = 0) -> Literal["run", "stop"]:
+    """Whether an iteration is to be done.
+
+    Args:
+        run: The run.
+        iteration: The iteration.
+        max_iterations: Most iterations; 0: as the run's configuration says.
+
+    Raises:
+        RunStateError: The iteration before has no commit.
+    """
+    if run.store.exists(layout.DECISION) or iteration >= (max_iterations or run.config.max_iterations):
+        return "stop"
+    if iteration > 0 and not run.store.exists(layout.commit(iteration - 1)):
+        raise RunStateError(
+            f"{run.root}: iteration {iteration - 1} has no commit, so iteration {iteration} cannot start. "
+            f"`steerlm resume {run.root}` finishes it."
+        )
+    return "run"
 
 
-def confirm(root: str) -> dict[str, Any]:
-    """Confirm the best policy of the run on fresh candidates."""
-    with _session(root) as session:
-        return session.confirm()
+def confirm(run: Run) -> dict[str, Any]:
+    """Confirm the best policy so far on fresh candidates, and compare it with the promoted one, if there is one."""
+    commit = _last_commit(run)
+    best = commit["best_iteration"] if commit else None
+    with run.doing("confirm") as context:
+        step = _step_module("confirm", run)
+        confirmation = dict(step.run(context.at(step.stage_of(best))))
+        if best is not None and run.origin.get("started_from"):
+            _step_module("compare", run).run(context, best)
+    return confirmation
 
 
-@contextmanager
-def _session(root: str, backend: str | None = None, platform: Path | None = None) -> Iterator[Session]:
-    """Open a run for one step, in a process of its own."""
-    run = with_backend(create_or_open_run(root, None), backend)
-    with make_display("auto") as display, watched(open_store(root), run.run_id, run.config, display) as log:
-        yield Session(root, run, log, platform)
+def finish(run: Run, max_iterations: int = 0) -> dict[str, Any]:
+    """Promote the run's model or not; only a run under a base root has anything to finish.
+
+    Args:
+        run: The run.
+        max_iterations: Most iterations; 0: as the run's configuration says.
+    """
+    if run.base is None:
+        return {"promoted": False, "words": "Not promoted: the run stands alone, under no base root."}
+    ended, comparison = outcome(run, max_iterations), None
+    if ended["best_iteration"] is not None and run.origin["started_from"]:
+        comparison = run.store.document(layout.comparison_document(layout.confirmation(ended["best_iteration"])))
+    promoted, words = finish_run(run, ended, comparison)
+    return {"promoted": promoted, "words": words}
+
+
+def outcome(run: Run, max_iterations: int = 0) -> dict[str, Any]:
+    """How the loop ended: the decision, or that the iterations allowed are used up."""
+    commit, limit = _last_commit(run), max_iterations or run.config.max_iterations
+    if commit is None:
+        raise RunStateError(f"{run.root}: no iteration has been committed; max_iterations is {limit}.")
+    if commit["stop"]:
+        return commit
+    last = f"It was the last of the {limit} iterations allowed; raise max_iterations to go on."
+    return {**commit, "kind": "max_iterations", "reason": f"{commit['reason']} {last}"}
+
+
+def _last_commit(run: Run) -> dict[str, Any] | None:
+    """The commit of the last iteration that has one; None before the first."""
+    last, iteration = None, 0
+    while run.store.exists(layout.commit(iteration)):
+        last = run.store.document(layout.commit(iteration))
+        iteration += 1
+    return last
+
+
+def _claimed(run: Run) -> AbstractContextManager[None]:
+    """Keep the claim of a run on its base root, if it has one."""
+    return running.renewed(run.base, run.root) if run.base else nullcontext()
+
+
+def _step_module(name: str, run: Run) -> ModuleType:
+    """Import a step when it runs: a pod that only decides needs no torch. What computes is set up only then."""
+    module = import_module(f"steerlm_core.steps.{name}")
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(run.config.runtime.threads or os.cpu_count() or 1)
+    return module
+
+
+class _ChosenBackend:
+    """The `TrainBackend` that the configuration or the platform asks for, imported when there is something to train."""
+
+    def __init__(self, run: Run) -> None:
+        """Nothing is chosen yet."""
+        self._run = run
+
+    def check(self) -> None:
+        """Find the cluster, where training is to happen in one.
+
+        Raises:
+            SteerLMError: No cluster, no right to use it, no image, or a run root that pods cannot reach.
+        """
+        if self._name(self._run.config) == "pytorchjob":
+            _ = self._cluster
+
+    def train(self, context: StepContext) -> Manifest:
+        """Have the iteration of the context trained."""
+        from steerlm_core.steps.train import LocalBackend, TorchrunBackend
+
+        name = self._name(context.config)
+        if name == "pytorchjob":
+            return self._cluster.train(context)
+        return (LocalBackend() if name == "local" else TorchrunBackend()).train(context)
+
+    def _name(self, config: RunConfig) -> str:
+        if config.runtime.backend:
+            return config.runtime.backend
+        platform = self._run.platform
+        if platform and "train_job" in platform.model_fields_set:
+            return "pytorchjob"
+        return "local" if config.train.engine == "single" else "torchrun"
+
+    @cached_property
+    def _cluster(self) -> TrainBackend:
+        from steerlm_core.kube.launch.backend import PyTorchJobBackend
+
+        return PyTorchJobBackend(self._run)

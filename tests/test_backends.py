@@ -12,14 +12,11 @@ from steerlm_core import runtime
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import ConfigError, RunStateError
 from steerlm_core.kube.job.failure_classes import TrainJobError
-from steerlm_core.loop import run_loop
-from steerlm_core.observe.events import EventLog
 from steerlm_core.platform import FILE, INLINE
-from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import Session
 from steerlm_core.steps.train import LocalBackend, TorchrunBackend
 from steerlm_core.store import open_store
 from tests.kube.fake_api import FakeApi
+from tests.runs import loop_at, run_at
 
 JOBS = {"image": {"name": "registry/steerlm:1"}, "train_job": {"nodes": 2}}
 
@@ -38,21 +35,21 @@ def changed(train: dict[str, Any] | None = None, runtime: dict[str, Any] | None 
 
 
 def test_a_run_goes_on_with_other_processes_and_another_backend(tmp_path: Path) -> None:
-    run = create_or_open_run(str(tmp_path), changed())
+    run = run_at(tmp_path, changed())
     again = changed(
         {"engine": "deepspeed", "processes": 2, "zero_stage": 3, "checkpoint_seconds": 5.0}, {"backend": "torchrun"}
     )
-    assert create_or_open_run(str(tmp_path), again).run_id == run.run_id
+    assert run_at(tmp_path, again).run_id == run.run_id
 
 
 def test_a_run_does_not_go_on_with_another_learning_rate(tmp_path: Path) -> None:
-    create_or_open_run(str(tmp_path), changed())
+    run_at(tmp_path, changed())
     with pytest.raises(RunStateError, match=r"differing in: train\.learning_rate\. "):
-        create_or_open_run(str(tmp_path), changed({"learning_rate": 0.5, "processes": 2}))
+        run_at(tmp_path, changed({"learning_rate": 0.5, "processes": 2}))
 
 
 class Job:
-    def __init__(self, platform: object, root: str) -> None:
+    def __init__(self, run: object) -> None:
         """Find everything in order."""
 
     def train(self, context: object) -> str:
@@ -89,21 +86,19 @@ def test_a_platform_with_training_jobs_trains_in_them(
     file.write_text(json.dumps(platform))
     if given != "file":
         monkeypatch.setenv(given, str(file) if given == FILE else json.dumps(platform))
-    run = create_or_open_run(str(tmp_path / "run"), changed(train, {"backend": backend}))
-    log = EventLog(run.run_id, None)
-    session = Session(str(tmp_path / "run"), run, log, file if given == "file" else None)
-    with log.step("train", 0) as events:
-        context = session.context(events)
+    config = changed(train, {"backend": backend})
+    run = run_at(tmp_path / "run", config, platform=file if given == "file" else None)
+    with run.log.step("train", 0) as events:
+        context = run.context(events)
         assert context.train_backend.train(context) == used
 
 
 @pytest.mark.usefixtures("backends")
 @pytest.mark.parametrize(("train", "used"), [({}, "local"), ({"engine": "deepspeed"}, "torchrun")])
 def test_without_a_platform_training_happens_here(tmp_path: Path, train: Any, used: str) -> None:
-    run = create_or_open_run(str(tmp_path), changed(train))
-    log = EventLog(run.run_id, None)
-    with log.step("train", 0) as events:
-        context = Session(str(tmp_path), run, log).context(events)
+    run = run_at(tmp_path, changed(train))
+    with run.log.step("train", 0) as events:
+        context = run.context(events)
         assert context.train_backend.train(context) == used
 
 
@@ -111,7 +106,7 @@ def test_a_run_root_that_pods_cannot_reach_is_refused_before_the_first_step(tmp_
     (tmp_path / "platform.yaml").write_text(json.dumps(JOBS))
     root = tmp_path / "run"
     with pytest.raises(ConfigError, match=r"cannot reach this run root.*--backend local"):
-        run_loop(str(root), changed(), EventLog("run", None), platform=tmp_path / "platform.yaml")
+        loop_at(root, changed(), platform=tmp_path / "platform.yaml")
     assert not (root / "prompts").exists()
 
 
@@ -124,7 +119,7 @@ def test_a_permission_that_is_missing_is_named_by_the_pipelines_prepare(
 
     monkeypatch.setattr("steerlm_core.kube.launch.backend.connect", lambda namespace: MayNot())
     monkeypatch.setenv(INLINE, json.dumps(JOBS))
-    create_or_open_run(bucket, changed())
+    run_at(bucket, changed())
     with pytest.raises(TrainJobError, match="this account may not create"):
-        runtime.prepare(bucket)
+        runtime.prepare(run_at(bucket))
     assert not open_store(bucket).exists("prompts/manifest.json")

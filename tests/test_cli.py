@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from steerlm_core.run import open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.sealed import seal
 from tests.in_process import STEERLM, Ended, Steerlm
@@ -280,7 +281,7 @@ def test_inspect_adds_up(root):
     from steerlm_core.raters import sentiment, word_count
     from steerlm_core.report.run_view import RunView
 
-    weighed, candidates = read_group(RunView(str(root)), 0, "", "held_out")
+    weighed, candidates = read_group(RunView(open_run(str(root))), 0, "", "held_out")
     assert [row["index"] for row in candidates] == weighed["index"]
     for row in candidates:
         assert len(row["token_log_q"]) == len(row["response_ids"])
@@ -391,15 +392,15 @@ def test_resume_with_more_iterations(steerlm, root, tmp_path):
 
 
 def test_a_root_of_its_own_where_none_is_given(steerlm, config, tmp_path, monkeypatch):
-    import steerlm_core.loop
+    import steerlm_core.runtime
 
     monkeypatch.chdir(tmp_path)
     asked: list[str] = []
 
-    def stop(root, *rest):
-        asked.append(root)
+    def stop(run, *rest):
+        asked.append(run.root)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(steerlm_core.loop, "run_loop", stop)
+    monkeypatch.setattr(steerlm_core.runtime, "run_loop", stop)
     assert steerlm("run", config, "--max-iterations", 1).code == 130
     assert asked[0].startswith(f"runs{os.sep}tiny-20")

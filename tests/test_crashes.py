@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 from steerlm_core.errors import LeaseLostError
-from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import Session
 from steerlm_core.steps import train
 from steerlm_core.steps.context import Stage
 from tests.crash.runners import MISTAKE, Signal, finish, start
 from tests.crash.trials import Trials, check_a_sleeper, check_all_at_once, new_trials
+from tests.runs import run_at
 from tests.toy.runs import results
 
 PLACES = ["disk", "bucket"]
@@ -77,17 +75,16 @@ def test_training_stops_once_its_lease_is_lost(trials, tmp_path):
     root = Path(shutil.copytree(trials.folder / "undisturbed", tmp_path / "root"))
     for folder in ("model", "train"):
         shutil.rmtree(root / "iterations/000" / folder)
-    run = create_or_open_run(str(root), None)
+    run = run_at(root)
     always = run.config.runtime.model_copy(update={"lease_seconds": 1e-6})
     run = replace(run, config=run.config.model_copy(update={"runtime": always}))
-    log = EventLog("test", None)
 
     def lost() -> None:
         raise LeaseLostError("another has it")
 
     stage = Stage("iterations/000", "models/policy-0", ("held_out", "train"), 0)
-    with log.step("train") as events, pytest.raises(LeaseLostError):
-        train.run(replace(Session(str(root), run, log).context(events), check_lease=lost).at(stage))
+    with run.log.step("train") as events, pytest.raises(LeaseLostError):
+        train.run(replace(run.context(events), check_lease=lost).at(stage))
     assert not list((root / "iterations/000/train").glob("model-*"))
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from steerlm_core.loop import run_loop
-from steerlm_core.observe.events import EventLog
 from steerlm_core.steering import spearman
 from steerlm_core.steps.prompt_set import draw_pairs, read_prompts
+from tests.runs import loop_at
 from tests.toy.world import Posterior, build
 
 PAIRS = 32  # held-out pairs over which the KL is computed
@@ -24,7 +23,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     pairs = [pair for pair in draw_pairs(read_prompts(config)[0], config) if pair.split == "held_out"][:PAIRS]
     posterior = Posterior(config, pairs)
     root = folder / "run"
-    run_loop(str(root), config, EventLog("toy", None))
+    loop_at(root, config)
     course: dict[str, list[float]] = {"kl": [posterior.kl(folder / "prior")], "before": [], "after": []}
     for iteration in sorted((root / "iterations").iterdir()):
         evaluation = json.loads((iteration / "evaluation" / "evaluation.json").read_text())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.attributes import Target, format_label, parse_label
 from steerlm_core.commands.run import Root
 from steerlm_core.config import RunConfig
@@ -25,15 +26,16 @@ def generate(
         str | None, typer.Argument(help="Default: the first held-out prompt.", show_default=False)
     ] = None,
     attributes: Annotated[str, typer.Option(help="Levels, as in verbosity:0,mood:4.", show_default=False)] = "",
-    iteration: Annotated[str, typer.Option(help="best, policy-0, or the number of an iteration.")] = "best",
+    iteration: Annotated[str, typer.Option(help=f"best, {layout.POLICY_0}, or the number of an iteration.")] = "best",
     candidates: Annotated[int, typer.Option(min=1, help="Responses; in the table, 8 at least, averaged.")] = 1,
 ) -> None:
     """Steer the result. Without a prompt or levels: a table of one prompt at each level of one attribute."""
     from steerlm_core.commands.steered import SteeredPolicy
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.report.run_view import RunView
+    from steerlm_core.run import open_run
 
-    view = RunView(root)
+    view = RunView(open_run(root))
     given = parse_label(attributes, view.config.attributes, "--attributes") if attributes else {}
     targets = targets_asked(given, view.config, sweep=prompt is None or not given)
     policy = SteeredPolicy(view.policy_folder(_policy(view.best, iteration)), view.config)
@@ -68,15 +70,15 @@ def _policy(best: int | None, asked: str) -> int | None:
     """Return the iteration whose policy is asked for; None: policy 0."""
     if asked == "best":
         return best
-    if asked == "policy-0":
+    if asked == layout.POLICY_0:
         return None
     if not asked.isdigit():
-        raise ConfigError(f"--iteration: '{asked}' is none of: best, policy-0, the number of an iteration.")
+        raise ConfigError(f"--iteration: '{asked}' is none of: best, {layout.POLICY_0}, the number of an iteration.")
     return int(asked)
 
 
 def _first_held_out(view: RunView) -> str:
-    part = view.manifest("prompts").of_split("held_out")[0]
+    part = view.manifest(layout.PROMPTS).of_split("held_out")[0]
     return str(view.store.read_table(part)["prompt"][0])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.attributes import format_label
 from steerlm_core.commands.run import Root
 from steerlm_core.errors import DataError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+_TABLES: tuple[layout.StageOutput, ...] = ("groups", "candidates", "labels", "prior_scores")
 _COLUMNS = (
     "candidate",
     "tokens",
@@ -52,8 +54,9 @@ def inspect(
 
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.report.run_view import RunView
+    from steerlm_core.run import open_run
 
-    view = RunView(root)
+    view = RunView(open_run(root))
     weighed, candidates = read_group(view, iteration, group or "", split.value)
     tokenizer = AutoTokenizer.from_pretrained(view.policy_folder(None))
     prompt_ids = candidates[0]["policy_prompt_ids"]
@@ -76,9 +79,8 @@ def read_group(view: RunView, iteration: int, group: str, split: str) -> tuple[R
         RunStateError: The iteration has not been weighed.
         DataError: No group, or more than one, begins with `group`.
     """
-    prefix = f"iterations/{iteration:03d}"
-    names = ("groups", "candidates", "labels", "prior_scores")
-    parts = [view.manifest(f"{prefix}/{name}").of_split(split) for name in names]
+    stage = layout.iteration(iteration)
+    parts = [view.manifest(layout.stage_output(stage, name)).of_split(split) for name in _TABLES]
     ids: list[str] = []
     found: list[tuple[Row, list[Row]]] = []
     for tables in zip(*parts, strict=True):

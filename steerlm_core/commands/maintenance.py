@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.commands.run import Root
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def gc(
     from steerlm_core.observe.text import size
     from steerlm_core.retrain.promotion import iterations_in_use
     from steerlm_core.retrain.retention import is_base_root
+    from steerlm_core.run import base_of
     from steerlm_core.store import open_store
     from steerlm_core.store.contents import read_contents
     from steerlm_core.store.gc import find_rubbish, remove
@@ -71,7 +73,7 @@ def gc(
     contents = read_contents(store)
     for key, what in contents.problems.items():
         raise RunStateError(f"{store.url(key)}: {what}. Nothing is removed from a damaged run; see `steerlm verify`.")
-    in_use = iterations_in_use(contents) if old_go else ()
+    in_use = iterations_in_use(base_of(contents.documents[layout.RUN]), contents) if old_go else ()
     rubbish = find_rubbish(store, contents, keep_models, keep_candidates, in_use)
     rows = [(found.key, size(found.size), _why(found.key)) for found in rubbish.unreferenced + rubbish.unfinished]
     rows += [(found.key, size(found.size), "old") for some in rubbish.retired.values() for found in some]
@@ -90,20 +92,19 @@ def _gc_runs(base: RunStore, keep: int, delete: bool) -> None:
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.observe.text import size
     from steerlm_core.retrain.retention import objects_of, old_runs
-    from steerlm_core.store import open_store
 
-    found = {root: objects_of(root) for root in old_runs(base, keep)}
+    found = [(run, *objects_of(run)) for run in old_runs(base, keep)]
     if found:
-        print_table(("run", "size"), [(root, size(count)) for root, (_, count) in found.items()])
-    for root, (keys, _) in found.items() if delete else ():
-        open_store(root).delete(keys[:-1])
-        open_store(root).delete(keys[-1:])  # run.json: what is half removed is still a run, and goes next time
+        print_table(("run", "size"), [(run.root, size(count)) for run, _, count in found])
+    for run, keys, _ in found if delete else ():
+        run.delete(keys[:-1])
+        run.delete(keys[-1:])  # run.json: what is half removed is still a run, and goes next time
     what_then = " removed" if delete else "; remove them with --delete" if found else ""
-    print_text(f"{len(found)} run(s), {size(sum(count for _, count in found.values()))}{what_then}.")
+    print_text(f"{len(found)} run(s), {size(sum(count for *_, count in found))}{what_then}.")
 
 
 def _why(key: str) -> str:
-    return "given back" if key.startswith("leases/") else "unreferenced"
+    return "given back" if key.startswith(layout.LEASES) else "unreferenced"
 
 
 def copy(

@@ -55,10 +55,10 @@ def _run(run: str, root: str) -> tuple[str, RunConfig, str]:
     if Path(run).is_file():
         config = load_config(run)
         return f"{config.name}-{_NO_RUN_YET}", config, absolute_root(root)
-    from steerlm_core.run_root import create_or_open_run
+    from steerlm_core.run import open_run
 
-    found = create_or_open_run(run, None)
-    return found.run_id, found.config, absolute_root(run)
+    found = open_run(run)
+    return found.run_id, found.config, absolute_root(found.root)
 
 
 def _namespace() -> str:

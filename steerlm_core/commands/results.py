@@ -27,8 +27,9 @@ def report(
         _write_markdown(roots, path)
     else:
         from steerlm_core.report.html import write_html
+        from steerlm_core.run import open_run
 
-        write_html(roots, path)
+        write_html([open_run(root) for root in roots], path)
     typer.echo(f"Wrote {path}.")
     if open_:
         typer.launch(path.resolve().as_uri())
@@ -43,10 +44,11 @@ def _default_path(roots: list[str]) -> Path:
 
 def _write_markdown(roots: list[str], path: Path) -> None:
     from steerlm_core.report.markdown import write_markdown
+    from steerlm_core.run import open_run
 
     if len(roots) > 1:
         raise ConfigError(f"--output {path}: a Markdown summary is of one run; several are compared in HTML.")
-    write_markdown(roots[0], path)
+    write_markdown(open_run(roots[0]), path)
 
 
 def export(
@@ -58,10 +60,11 @@ def export(
 
     from steerlm_core.report.card import model_card
     from steerlm_core.report.run_view import RunView
+    from steerlm_core.run import open_run
 
     if directory.exists():
         raise RunStateError(f"{directory}: exists already, and is left as it is. Give a new directory.")
-    view = RunView(root)
+    view = RunView(open_run(root))
     copytree(view.policy_folder(view.best), directory)
     (directory / "card.md").write_text(model_card(view, directory))
     typer.echo(f"Wrote {directory}; card.md says how to prompt the model.")

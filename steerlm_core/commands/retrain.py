@@ -27,20 +27,21 @@ def retrain(
     display: Shown = DisplayMode.AUTO,
 ) -> None:
     """Run the loop if there is anything new, from the promoted model, and promote the result if it is better."""
+    from steerlm_core.begin import begin
     from steerlm_core.commands.run import Options, Runner, work
     from steerlm_core.config import load_config
     from steerlm_core.retrain.running import open_base, released_on_failure
-    from steerlm_core.runtime import begin, finish
+    from steerlm_core.runtime import finish
 
     given = load_config(config)
     limit = max_iterations or given.max_iterations  # also of an unfinished run that began with another
     job = f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}"
-    root = begin("", base_root, given.model_dump(mode="json"), "", job, limit, here=True)
-    if not root:
+    begun = begin("", base_root, given.model_dump(mode="json"), "", job, limit, here=True)
+    if begun is None:
         return
     with released_on_failure(open_base(base_root), job):
-        work(root, None, Runner.LOCAL, Options(limit, backend, platform, display))
-        typer.echo(finish(root, limit)["words"])
+        run = work(begun.store, None, Runner.LOCAL, Options(limit, backend, platform, display))
+        typer.echo(finish(run, limit)["words"])
 
 
 def promote(
@@ -50,14 +51,17 @@ def promote(
     ] = None,
 ) -> None:
     """Put the best model of a run into use, whatever it was compared with."""
+    from steerlm_core import layout
     from steerlm_core.errors import ConfigError
     from steerlm_core.retrain import promotion
+    from steerlm_core.run import base_of
     from steerlm_core.store import open_store
 
-    where = base_root or promotion.base_root_of(root)
-    if where is None:
+    run = open_store(root)
+    base = open_store(base_root) if base_root else base_of(run.document(layout.RUN))
+    if base is None:
         raise ConfigError(f"{root}: stands under no base root. Name one: steerlm promote {root} --base-root …")
-    entry = promotion.promote(open_store(where), root, "Promoted by hand.")
+    entry = promotion.promote(base, run, "Promoted by hand.")
     typer.echo(f"In use: {_words(entry)}")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.errors import ConfigError
@@ -22,6 +23,8 @@ from steerlm_core.platform import FILE as PLATFORM_FILE
 
 if TYPE_CHECKING:
     from steerlm_core.observe.display import Display
+    from steerlm_core.run import Run
+    from steerlm_core.store.run_store import RunStore
 
 INTERRUPTED = 130
 
@@ -66,7 +69,9 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Most iterations; overrid
 
 def run(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.", show_default=False)],
-    root: Annotated[str | None, typer.Option(help="Run directory.", show_default="runs/NAME-DATE-TIME")] = None,
+    root: Annotated[
+        str | None, typer.Option(help="Run directory.", show_default=layout.run_below("NAME-DATE-TIME"))
+    ] = None,
     runner: Annotated[
         Runner, typer.Option(help="local: this process; kfp-local: the Kubeflow pipeline, a process a step.")
     ] = Runner.LOCAL,
@@ -78,14 +83,15 @@ def run(
 ) -> None:
     """Run the loop until it stops by itself, and say why it did."""
     from steerlm_core.commands.checks import check_data
+    from steerlm_core.store import open_store
 
     options = Options(max_iterations, backend, platform, display)
     if runner is Runner.KFP_LOCAL:
         _refuse_unheard(options)
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
     check_data(given)
-    where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    work(where, given, runner, options)
+    where = root or layout.run_below(f"{given.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    work(open_store(where), given, runner, options)
 
 
 def resume(
@@ -96,7 +102,9 @@ def resume(
     display: Shown = DisplayMode.AUTO,
 ) -> None:
     """Go on with a run that was interrupted, or that may have more iterations."""
-    work(root, None, Runner.LOCAL, Options(max_iterations, backend, platform, display))
+    from steerlm_core.store import open_store
+
+    work(open_store(root), None, Runner.LOCAL, Options(max_iterations, backend, platform, display))
 
 
 def step(
@@ -107,12 +115,13 @@ def step(
     platform: PlatformFile = None,
 ) -> None:
     """Run one step of an iteration, and print its numbers as JSON; what it says meanwhile goes to standard error."""
-    from steerlm_core.runtime import run_step
+    from steerlm_core.runtime import opened, run_step
 
     if "KUBERNETES_SERVICE_HOST" not in os.environ:  # in a pod the structured log has it all
         logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
         logging.getLogger("steerlm").setLevel(logging.INFO)
-    numbers = run_step(name, root, iteration, backend=backend and backend.value, platform=platform)
+    with opened(root, backend and backend.value, platform) as run:
+        numbers = run_step(run, name, iteration)
     typer.echo(json.dumps(numbers, indent=1, default=float))
 
 
@@ -149,51 +158,44 @@ def _override(config: RunConfig, where: str, **values: int | None) -> RunConfig:
     return parse_config({**config.model_dump(mode="json"), **given}, where)
 
 
-def work(root: str, config: RunConfig | None, runner: Runner, options: Options) -> None:
+def work(store: RunStore, config: RunConfig | None, runner: Runner, options: Options) -> Run:
     """Run or resume, then print the summary; an interrupt says how to go on."""
     from steerlm_core.commands.summary import print_summary
 
     start = time.monotonic()
-    with _resumable(root):
+    with _resumable(store):
         if config is not None and runner is Runner.KFP_LOCAL:
             from steerlm_core.kubeflow.local_runner import run_under_kfp_local
 
-            run_under_kfp_local(root, config)
-            outcome = None
+            run, outcome = run_under_kfp_local(store, config), None
         else:
-            outcome = _run_here(root, config, options)
-    print_summary(root, outcome, time.monotonic() - start)
+            run, outcome = _run_here(store, config, options)
+    print_summary(run, outcome, time.monotonic() - start)
+    return run
 
 
 @contextmanager
-def _resumable(root: str) -> Iterator[None]:
+def _resumable(store: RunStore) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from steerlm_core.store import open_store
-
-        if open_store(root).exists("run.json"):
-            typer.echo(f"Interrupted. What is finished is kept; go on with: steerlm resume {root}", err=True)
+        if store.exists(layout.RUN):
+            typer.echo(f"Interrupted. What is finished is kept; go on with: steerlm resume {store.root}", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _run_here(root: str, config: RunConfig | None, options: Options) -> dict[str, Any]:
-    """Run the loop in this process, under a display."""
-    from steerlm_core.loop import run_loop
+def _run_here(store: RunStore, config: RunConfig | None, options: Options) -> tuple[Run, dict[str, Any]]:
+    """Run the loop in this process, under a display; returns how it ended."""
     from steerlm_core.observe.display import make_display
-    from steerlm_core.observe.watch import watched
-    from steerlm_core.run_root import create_or_open_run
-    from steerlm_core.store import open_store
+    from steerlm_core.run import open_or_create_run
+    from steerlm_core.runtime import at_work, run_loop
 
     with make_display(options.display.value) as display:
-        store = open_store(root)
-        if config is not None and "://" not in config.models.prior and not store.exists("run.json"):
+        if config is not None and "://" not in config.models.prior and not store.exists(layout.RUN):
             _make_base_model(config, display)
-        run = create_or_open_run(root, config)
-        with watched(store, run.run_id, run.config, display) as log:
-            return run_loop(
-                root, config, log, options.max_iterations, options.backend and options.backend.value, options.platform
-            )
+        run = open_or_create_run(store, config)
+        with at_work(run, display, options.backend and options.backend.value, options.platform) as working:
+            return working, run_loop(working, options.max_iterations)
 
 
 def _make_base_model(config: RunConfig, display: Display) -> None:

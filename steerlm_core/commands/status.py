@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from steerlm_core import layout
 from steerlm_core.commands.run import INTERRUPTED, DisplayMode, Root, Shown
 
 if TYPE_CHECKING:
     from steerlm_core.report.run_view import IterationView, RunView
+    from steerlm_core.run import Run
 
 _DISK_SECONDS, _BUCKET_SECONDS = 1.0, 5.0
 
@@ -20,40 +22,44 @@ def status(
     display: Shown = DisplayMode.AUTO,
 ) -> None:
     """Show what is done, step by step, and how the iterations went."""
+    from steerlm_core.run import open_run
+
+    run = open_run(root)
     if watch:
-        _watch(root, display)
-    _show(root)
+        _watch(run, display)
+    _show(run)
 
 
-def _watch(root: str, mode: DisplayMode) -> None:
+def _watch(run: Run, mode: DisplayMode) -> None:
     """Show the run's events as its own process would, wherever it works."""
     from steerlm_core.observe.display import make_display
     from steerlm_core.observe.live import watch
-    from steerlm_core.report.run_view import RunView
 
-    store = RunView(root).store
     with make_display(mode.value) as display:
         try:
-            watch(store, display, _BUCKET_SECONDS if "://" in root else _DISK_SECONDS)
+            watch(run.store, display, _BUCKET_SECONDS if "://" in run.root else _DISK_SECONDS)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _show(root: str) -> None:
+def _show(run: Run) -> None:
     from steerlm_core.commands.summary import print_confirmation
     from steerlm_core.commands.tables import print_table, print_text
     from steerlm_core.observe.text import size
-    from steerlm_core.report.run_view import STEP_OUTPUTS, RunView
+    from steerlm_core.report.run_view import RunView
     from steerlm_core.report.words import ITERATION_COLUMNS, iteration_rows, reason
 
-    view = RunView(root)
-    print_text(f"{view.run_id} in {root}, {size(view.bytes_stored)}", style="bold")
+    view = RunView(run)
+    print_text(f"{view.run_id} in {view.root}, {size(view.bytes_stored)}", style="bold")
     for who in view.at_work:
         print_text(f"at work: {who}")
     print_text(f"prepare: {'done' if view.prepared else 'not finished'}{_time(view, None, 'prepare')}")
     if view.iterations:
-        rows = [[str(each.number), *(_step(view, each, step) for step in STEP_OUTPUTS)] for each in view.iterations]
-        print_table(("iteration", *STEP_OUTPUTS), rows)
+        rows = [
+            [str(each.number), *(_step(view, each, step) for step in layout.ITERATION_STEPS)]
+            for each in view.iterations
+        ]
+        print_table(("iteration", *layout.ITERATION_STEPS), rows)
     if view.committed:
         print_table(ITERATION_COLUMNS, iteration_rows(view.committed))
     print_text(reason(view))

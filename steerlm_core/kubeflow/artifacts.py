@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steerlm_core import layout
+
 
 def shown(values: Mapping[str, object], root: str, iteration: int | None = None) -> dict[str, str | int | float]:
     """Return metadata for a Metrics artifact: a step's plain values, and which run and iteration they are of.
@@ -20,12 +22,12 @@ def shown(values: Mapping[str, object], root: str, iteration: int | None = None)
     return {name: value for name, value in plain.items() if isinstance(value, str) or math.isfinite(value)} | where
 
 
-def registered(artifact: Any, name: str, root: str, iteration: int) -> None:
+def registered(artifact: Any, name: layout.StageOutput, root: str, iteration: int) -> None:
     """Describe an output of an iteration in an artifact, for the lineage that Kubeflow shows.
 
     The data stay in the run root: a small document names their place. (As far as known, an artifact whose own address
     lies outside of the pipeline root makes Kubeflow's launcher fail the step.)
     """
-    place = f"{root}/iterations/{iteration:03d}/{name}"
+    place = f"{root}/{layout.stage_output(layout.iteration(iteration), name)}"
     artifact.metadata.update(shown({"address": place}, root, iteration))
     Path(artifact.path).write_text(json.dumps(artifact.metadata, indent=1))

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kfp import local
 from kfp.components import YamlComponent
@@ -20,10 +21,21 @@ from steerlm_core.errors import ConfigError, RunStateError
 from steerlm_core.kubeflow.package import plain
 from steerlm_core.kubeflow.packaged import load_pipeline, room
 from steerlm_core.kubeflow.step_output import StepOutput
+from steerlm_core.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from steerlm_core.run import Run
 
 
-def run_under_kfp_local(root: str, config: RunConfig) -> None:
+def run_under_kfp_local(store: RunStore, config: RunConfig) -> Run:
     """Run the pipeline to its end, or continue it on a root that holds an unfinished run of the same configuration.
+
+    Args:
+        store: The run root.
+        config: The configuration.
+
+    Returns:
+        The run, as its steps have left it.
 
     Raises:
         ConfigError: The configuration wants more iterations than the pipeline was compiled for.
@@ -37,8 +49,8 @@ def run_under_kfp_local(root: str, config: RunConfig) -> None:
             "for; lower it, or run without --runner kfp-local."
         )
     with tempfile.TemporaryDirectory(prefix="steerlm-kfp-") as scratch:
-        _run(pipeline, Path(scratch), root, config)
-    _check_finished(root, config.max_iterations)
+        _run(pipeline, Path(scratch), store.root, config)
+    return _finished(store, config.max_iterations)
 
 
 def _run(pipeline: YamlComponent, scratch: Path, root: str, config: RunConfig) -> None:
@@ -59,11 +71,14 @@ def _run(pipeline: YamlComponent, scratch: Path, root: str, config: RunConfig) -
         builtins.print = own_print  # kfp.local puts its own in place, and tasks that run at once leave it there
 
 
-def _check_finished(root: str, max_iterations: int) -> None:
-    """Make sure that the iterations ran: kfp.local reports success where it could not evaluate a condition."""
+def _finished(store: RunStore, max_iterations: int) -> Run:
+    """Open the run, and make sure that its iterations ran: kfp.local reports success where it knew no condition."""
+    from steerlm_core.run import open_or_create_run
     from steerlm_core.runtime import gate
 
+    run = open_or_create_run(store, None)
     try:
-        gate(root, max_iterations, max_iterations + 1)  # asks for the commit of the last one, unless the run decided
+        gate(run, max_iterations, max_iterations + 1)  # asks for the commit of the last one, unless the run decided
     except RunStateError as error:
         raise RunStateError(f"kfp.local reported success, but did not run every iteration. {error}") from error
+    return run

@@ -24,12 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from steerlm_core import layout
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.errors import ModelError, PromptTooLongError
 from steerlm_core.steering import spearman
 
 _HEAD_FILE = "head.safetensors"
-_INFO_FILE = "attribute_model.json"
 
 # Token ids of the prompt and of the response.
 Pair = tuple[list[int], list[int]]
@@ -153,7 +153,7 @@ class AttributeModel(nn.Module):
             "attributes": [spec.model_dump() for spec in self.attributes],
             "quality": {name: asdict(quality) for name, quality in self.quality.items()},
         }
-        (folder / _INFO_FILE).write_text(json.dumps(info, indent=2) + "\n")
+        (folder / layout.ATTRIBUTE_INFO).write_text(json.dumps(info, indent=2) + "\n")
 
 
 def load_attribute_model(folder: str | Path) -> AttributeModel:
@@ -163,11 +163,12 @@ def load_attribute_model(folder: str | Path) -> AttributeModel:
         ModelError: The folder holds no attribute model.
     """
     folder = Path(folder)
-    if not (folder / _INFO_FILE).is_file():
+    if not (folder / layout.ATTRIBUTE_INFO).is_file():
         raise ModelError(
-            f"{folder}: no attribute model (no {_INFO_FILE} there). Leave models.attribute out to have one trained."
+            f"{folder}: no attribute model (no {layout.ATTRIBUTE_INFO} there). Leave models.attribute out to have one "
+            "trained."
         )
-    info: dict[str, Any] = json.loads((folder / _INFO_FILE).read_text())
+    info: dict[str, Any] = json.loads((folder / layout.ATTRIBUTE_INFO).read_text())
     attributes = [AttributeSpec.model_validate(spec) for spec in info["attributes"]]
     model = attribute_model_from_trunk(folder, attributes)
     model.head.load_state_dict(load_file(folder / _HEAD_FILE))

@@ -14,9 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from steerlm_core import layout
 from steerlm_core.observe.events import Event
 from steerlm_core.observe.reader import Reader
-from steerlm_core.observe.step_state import STEPS_OF_AN_ITERATION, StepState
+from steerlm_core.observe.step_state import StepState
 from steerlm_core.observe.text import duration, iteration_line, printable
 
 Mode = Literal["auto", "rich", "plain", "log", "quiet"]
@@ -132,12 +133,12 @@ class RichDisplay(Display):
 
     def picture(self) -> Table:
         """Return the live picture: a row for every step at work, and the time of all."""
-        now = time.time()
+        now, steps = time.time(), len(layout.ITERATION_STEPS)
         table = Table.grid(padding=(0, 2))
         for number in sorted({step.iteration for step in self._steps.values() if step.iteration is not None}):
-            done = min(self._ended.get(number, 0), STEPS_OF_AN_ITERATION)
-            bar = ProgressBar(total=STEPS_OF_AN_ITERATION, completed=done, width=24)
-            table.add_row(Text(f"iteration {number}"), bar, Text(f"{done}/{STEPS_OF_AN_ITERATION} steps"), Text(""))
+            done = min(self._ended.get(number, 0), steps)
+            bar = ProgressBar(total=steps, completed=done, width=24)
+            table.add_row(Text(f"iteration {number}"), bar, Text(f"{done}/{steps} steps"), Text(""))
         for step in self._steps.values():
             bar = ProgressBar(total=step.total or 1, completed=step.done, width=24)
             table.add_row(Text(step.title), bar, Text(step.text), Text(duration(now - step.started), style="dim"))

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from steerlm_core import layout
+
 _BUFFER_SECONDS = 1.0
 
 
@@ -60,7 +62,7 @@ class EventFile:
         self.directory.mkdir(parents=True, exist_ok=True)
         number = 0
         while True:
-            path = self.directory / f"{self._writer}-{number}.jsonl"
+            path = self.directory / layout.events_file(self._writer, number)
             try:
                 return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
             except FileExistsError:

@@ -8,26 +8,26 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.observe.event_file import EventFile, event_line, event_lines
 from steerlm_core.observe.events import EventSink
 from steerlm_core.periodic import AfterChanges
 from steerlm_core.store.run_store import RunStore
 
-EVENTS = "events"
 _SECONDS = 5.0  # between two writes of an object
 _BYTES = 256 << 10  # of an object, before the next is begun
 
 
 def event_sink(store: RunStore) -> EventSink:
     """Return where this process writes its events."""
-    folder = store.path(EVENTS)
+    folder = store.path(layout.EVENTS)
     return EventFile(folder, "local") if folder else EventObjects(store, socket.gethostname())
 
 
 def read_events(store: RunStore) -> list[dict[str, Any]]:
     """Return the events of all writers in the order of their time."""
-    texts = [store.read(found.key).decode(errors="replace") for found in store.listing(f"{EVENTS}/")]
+    texts = [store.read(found.key).decode(errors="replace") for found in store.listing(layout.EVENTS)]
     return sorted((event for text in texts for event in event_lines(text)), key=lambda event: float(event["time"]))
 
 
@@ -49,7 +49,7 @@ class EventObjects:
     @property
     def place(self) -> str:
         """The folder of all objects."""
-        return self._store.url(EVENTS)
+        return self._store.url(layout.EVENTS)
 
     def append(self, event: Mapping[str, Any], urgent: bool) -> None:
         """Add an event; it is in the bucket some seconds later."""
@@ -93,4 +93,4 @@ class EventObjects:
         return number
 
     def _key(self, number: int) -> str:
-        return f"{EVENTS}/{self._writer}-{number}.jsonl"
+        return layout.events(self._writer, number)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.observe.display import Display
 from steerlm_core.observe.event_file import event_lines
-from steerlm_core.observe.event_store import EVENTS
 from steerlm_core.observe.events import Event
 from steerlm_core.store.run_store import RunStore
 
@@ -27,7 +27,7 @@ class LiveEvents:
     def new(self) -> list[Event]:
         """Return what was said since the last look, in the order of its time."""
         found: list[dict[str, Any]] = []
-        for listed in self._store.listing(f"{EVENTS}/"):
+        for listed in self._store.listing(layout.EVENTS):
             size, lines = self._read.get(listed.key, (-1, []))
             if listed.size != size:
                 lines = list(event_lines(self._store.read(listed.key).decode(errors="replace")))

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from steerlm_core.observe.events import Event
 from steerlm_core.observe.text import duration, rate
 
-STEPS_OF_AN_ITERATION = 7
-"""generate, label, score_prior, weigh, train, evaluate, decide."""
-
 
 @dataclass
 class StepState:

@@ -18,21 +18,19 @@ from steerlm_core.report.data import RunData
 from steerlm_core.report.read import read_run
 from steerlm_core.report.run_view import RunView
 from steerlm_core.report.sections import sections
+from steerlm_core.run import Run
 
 
-def write_html(roots: Sequence[str], path: Path, upto: int | None = None) -> None:
+def write_html(runs: Sequence[Run], path: Path, upto: int | None = None) -> None:
     """Write the report of a run, or the comparison of several, to a file.
 
     Args:
-        roots: Where the runs are kept.
+        runs: The runs.
         path: The file.
         upto: Only what was known when this iteration ended; None: all that is known now.
-
-    Raises:
-        RunStateError: There is no run at a root.
     """
-    runs = [read_run(RunView(root), upto) for root in roots]
-    path.write_text(report_html(runs[0]) if len(runs) == 1 else comparison_html(runs), encoding="utf-8")
+    read = [read_run(RunView(run), upto) for run in runs]
+    path.write_text(report_html(read[0]) if len(read) == 1 else comparison_html(read), encoding="utf-8")
 
 
 def report_html(run: RunData) -> str:

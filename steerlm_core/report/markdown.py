@@ -19,15 +19,12 @@ from steerlm_core.report.words import (
     reason,
     steering_rows,
 )
+from steerlm_core.run import Run
 
 
-def write_markdown(root: str, path: Path) -> None:
-    """Write the summary of a run to a file, in Markdown.
-
-    Raises:
-        RunStateError: There is no run at the root.
-    """
-    view = RunView(root)
+def write_markdown(run: Run, path: Path) -> None:
+    """Write the summary of a run to a file, in Markdown."""
+    view = RunView(run)
     sections = [_heading(view), _iterations(view), _confirmation(view), _times(view), _config(view)]
     path.write_text("\n\n".join(filter(None, sections)) + "\n")
 

@@ -7,17 +7,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.report.data import Answer, Iteration, Levels, Origin, RunData, Sample, Spent, policy_name
-from steerlm_core.report.run_view import STEP_OUTPUTS, IterationView, RunView, iteration_name
+from steerlm_core.report.run_view import IterationView, RunView
 from steerlm_core.report.words import reason
 
-_BEFORE_THE_LOOP = ("models/prior", "annotated", "models/attribute", "models/policy-0", "prompts")
-_OF_A_STAGE = ("candidates", "labels", "prior_scores", "groups")
-_OF_AN_ITERATION = (*_OF_A_STAGE, "model", "evaluation")
 _MOST_SAMPLES = 8
 _MOST_POLICIES = 6
-_ATTRIBUTE_INFO = "attribute_model.json"
 
 
 def read_run(view: RunView, upto: int | None = None) -> RunData:
@@ -43,7 +40,7 @@ def read_run(view: RunView, upto: int | None = None) -> RunData:
         confirmation=view.confirmation if whole else None,
         levels=list(_levels(view, past, whole)),
         quality=_quality(view),
-        policy_0_losses=_metrics(view, "models/policy-0").get("validation_losses", ()),
+        policy_0_losses=_metrics(view, layout.policy_model(None)).get("validation_losses", ()),
         samples=_samples(view, past, whole),
         spent=list(_spent(view, past)),
         origins=list(_origins(view, past)),
@@ -52,18 +49,18 @@ def read_run(view: RunView, upto: int | None = None) -> RunData:
 
 
 def _iteration(view: RunView, each: IterationView) -> Iteration:
-    prefix = f"iterations/{each.number:03d}"
+    stage = layout.iteration(each.number)
     return Iteration(
         number=each.number,
         fields=each.fields,
-        weights=_metrics(view, f"{prefix}/groups").get("quantiles", {}),
-        drift=_metrics(view, f"{prefix}/candidates").get("drift_histogram", {}),
-        curve=_metrics(view, f"{prefix}/model").get("curve", {}),
+        weights=_metrics(view, layout.stage_output(stage, "groups")).get("quantiles", {}),
+        drift=_metrics(view, layout.stage_output(stage, "candidates")).get("drift_histogram", {}),
+        curve=_metrics(view, layout.policy_model(each.number)).get("curve", {}),
     )
 
 
 def _metrics(view: RunView, prefix: str) -> Mapping[str, Any]:
-    return view.manifest(prefix).metrics if view.store.exists(f"{prefix}/manifest.json") else {}
+    return view.manifest(prefix).metrics if view.store.exists(layout.manifest(prefix)) else {}
 
 
 def _levels(view: RunView, past: Sequence[IterationView], whole: bool) -> Iterator[Levels]:
@@ -83,22 +80,22 @@ def _start(past: Sequence[IterationView], number: int) -> str:
 
 def _quality(view: RunView) -> Mapping[str, Mapping[str, float]]:
     """The attribute model's quality, from its own folder: a model that the user gave has it too."""
-    if not view.store.exists("models/attribute/manifest.json"):
+    if not view.store.exists(layout.manifest(layout.ATTRIBUTE_MODEL)):
         return {}
-    for part in view.manifest("models/attribute").parts:
-        if part.key.endswith(f"/{_ATTRIBUTE_INFO}"):
+    for part in view.manifest(layout.ATTRIBUTE_MODEL).parts:
+        if part.key.endswith(f"/{layout.ATTRIBUTE_INFO}"):
             return dict(json.loads(view.store.local_file(part).read_text()).get("quality", {}))
     return {}
 
 
 def _samples(view: RunView, past: Sequence[IterationView], whole: bool) -> list[Sample]:
     """Responses of every policy to the same held-out prompts: the first candidate of each, not a chosen one."""
-    stages = [(_start(past, each.number), f"iterations/{each.number:03d}") for each in past]
+    stages = [(_start(past, each.number), layout.iteration(each.number)) for each in past]
     if len(stages) > _MOST_POLICIES:
         stages = [*stages[: _MOST_POLICIES // 2], *stages[-(_MOST_POLICIES // 2) :]]
     if whole and view.confirmation:
-        stages.append((f"{policy_name(view.best)}, fresh", f"confirmation/{iteration_name(view.best)}"))
-    read = [(policy, rows) for policy, prefix in stages if (rows := _first_candidates(view, prefix))]
+        stages.append((f"{policy_name(view.best)}, fresh", layout.confirmation(view.best)))
+    read = [(policy, rows) for policy, stage in stages if (rows := _first_candidates(view, stage))]
     if not read:
         return []
     first = read[0][1]
@@ -113,12 +110,13 @@ def _samples(view: RunView, past: Sequence[IterationView], whole: bool) -> list[
     ]
 
 
-def _first_candidates(view: RunView, prefix: str) -> dict[str, dict[str, Any]]:
+def _first_candidates(view: RunView, stage: str) -> dict[str, dict[str, Any]]:
     """Candidate 0 of every group in the first held-out part, with its levels; first parts hold the same prompts.
 
     Nothing where the candidates of an old iteration are no longer kept.
     """
-    parts = [view.manifest(f"{prefix}/{name}").of_split("held_out")[:1] for name in ("candidates", "labels")]
+    outputs = layout.stage_output(stage, "candidates"), layout.stage_output(stage, "labels")
+    parts = [view.manifest(output).of_split("held_out")[:1] for output in outputs]
     if not all(view.store.exists(part.key) for found in parts for part in found):
         return {}
     tables = [[row for part in found for row in view.store.read_table(part).to_pylist()] for found in parts]
@@ -147,31 +145,36 @@ def _answer(policy: str, row: Mapping[str, Any], config: RunConfig) -> Answer:
 
 def _spent(view: RunView, past: Sequence[IterationView]) -> Iterator[Spent]:
     seconds = view.seconds
-    bootstrap = _metrics(view, "models/policy-0").get("tokens")
+    bootstrap = _metrics(view, layout.policy_model(None)).get("tokens")
     yield Spent(None, "prepare", seconds.get((None, "prepare")), bootstrap)
     for each in past:
-        prefix = f"iterations/{each.number:03d}"
-        by_split: Mapping[str, int] = _metrics(view, f"{prefix}/candidates").get("response_tokens", {})
+        by_split = _response_tokens(view, layout.iteration(each.number))
         judged = sum(by_split.values()) or None
         tokens = {
             **dict.fromkeys(("generate", "label", "score_prior"), judged),
-            "train": _metrics(view, f"{prefix}/model").get("tokens"),
+            "train": _metrics(view, layout.policy_model(each.number)).get("tokens"),
             "evaluate": by_split.get("held_out"),
         }
-        for step in STEP_OUTPUTS:
+        for step in layout.ITERATION_STEPS:
             yield Spent(each.number, step, seconds.get((each.number, step)), tokens.get(step))
     if (None, "confirm") in seconds:
-        by_split = _metrics(view, f"confirmation/{iteration_name(view.best)}/candidates").get("response_tokens", {})
+        by_split = _response_tokens(view, layout.confirmation(view.best))
         yield Spent(None, "confirm", seconds[(None, "confirm")], sum(by_split.values()) or None)
 
 
+def _response_tokens(view: RunView, stage: str) -> Mapping[str, int]:
+    """Tokens of the responses of a stage, by split."""
+    found: Mapping[str, int] = _metrics(view, layout.stage_output(stage, "candidates")).get("response_tokens", {})
+    return found
+
+
 def _origins(view: RunView, past: Sequence[IterationView]) -> Iterator[Origin]:
-    prefixes = list(_BEFORE_THE_LOOP)
-    prefixes += [f"iterations/{each.number:03d}/{name}" for each in past for name in _OF_AN_ITERATION]
+    prefixes = list(layout.BEFORE_THE_LOOP)
+    prefixes += [prefix for each in past for prefix in layout.iteration_outputs(each.number)]
     if view.confirmation:
-        prefixes += [f"confirmation/{iteration_name(view.best)}/{name}" for name in _OF_A_STAGE]
+        prefixes += layout.stage_outputs(layout.confirmation(view.best))
     for prefix in prefixes:
-        if not view.store.exists(f"{prefix}/manifest.json"):
+        if not view.store.exists(layout.manifest(prefix)):
             continue  # a model that the user gave needs no annotated texts
         made = view.manifest(prefix)
         size = sum(part.size for part in made.parts)

@@ -13,24 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.observe.event_store import read_events
-from steerlm_core.run_root import open_run
-from steerlm_core.store import open_store
-from steerlm_core.store.contents import RUN, read_contents
+from steerlm_core.run import Run
+from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import at_work
 from steerlm_core.store.manifest import Manifest
-
-# What each step of an iteration leaves behind, in their order.
-STEP_OUTPUTS = {
-    "generate": "candidates/manifest.json",
-    "label": "labels/manifest.json",
-    "score_prior": "prior_scores/manifest.json",
-    "weigh": "groups/manifest.json",
-    "train": "model/manifest.json",
-    "evaluate": "evaluation/evaluation.json",
-    "decide": "commit.json",
-}
 
 
 @dataclass(frozen=True)
@@ -51,25 +40,15 @@ class IterationView:
 class RunView:
     """A run root as it stands now."""
 
-    def __init__(self, root: str) -> None:
-        """Open the run.
-
-        Raises:
-            RunStateError: There is no run at the root, or one of another schema version.
-        """
-        self.root, self.store = root, open_store(root)
-        run = open_run(self.store)
-        self.run_id, self.config = run.run_id, run.config
-
-    @cached_property
-    def described(self) -> dict[str, Any]:
-        """All that stands in `run.json`."""
-        return self.store.document(RUN)
+    def __init__(self, run: Run) -> None:
+        """Name the run; nothing is read yet."""
+        self.root, self.store = run.root, run.store
+        self.run_id, self.config, self.described = run.run_id, run.config, run.described
 
     @property
     def prepared(self) -> bool:
         """Whether prepare has finished."""
-        return self.store.exists("prompts/manifest.json")
+        return self.store.exists(layout.manifest(layout.PROMPTS))
 
     @cached_property
     def iterations(self) -> list[IterationView]:
@@ -87,7 +66,7 @@ class RunView:
     @property
     def decision(self) -> dict[str, Any] | None:
         """Why the loop has stopped; None while it has not."""
-        return self.store.document("decision.json") if self.store.exists("decision.json") else None
+        return self.store.document(layout.DECISION) if self.store.exists(layout.DECISION) else None
 
     @property
     def how_to_go_on(self) -> str:
@@ -107,7 +86,7 @@ class RunView:
     @property
     def confirmation(self) -> dict[str, Any] | None:
         """Confirmation of the best policy; None before it."""
-        key = f"confirmation/{iteration_name(self.best)}/confirmation.json"
+        key = layout.confirmation_document(layout.confirmation(self.best))
         return self.store.document(key) if self.store.exists(key) else None
 
     @cached_property
@@ -151,10 +130,10 @@ class RunView:
         Raises:
             RunStateError: That model does not exist.
         """
-        prefix = policy_prefix(iteration)
-        if not self.store.exists(f"{prefix}/manifest.json"):
+        prefix = layout.policy_model(iteration)
+        if not self.store.exists(layout.manifest(prefix)):
             done = ", ".join(
-                ["policy-0", *(str(view.number) for view in self.iterations if "train" in view.steps_done)]
+                [layout.POLICY_0, *(str(view.number) for view in self.iterations if "train" in view.steps_done)]
             )
             raise RunStateError(
                 f"{self.root}/{prefix}: no such model. This run has: {done if self.prepared else 'none yet'}."
@@ -167,17 +146,18 @@ class RunView:
         Raises:
             RunStateError: It is missing or damaged.
         """
+        key = layout.manifest(prefix)
         try:
-            return Manifest.model_validate(self.store.document(f"{prefix}/manifest.json"))
+            return Manifest.model_validate(self.store.document(key))
         except ValidationError as error:
-            raise RunStateError(f"{self.root}/{prefix}/manifest.json: not a manifest of this version.") from error
+            raise RunStateError(f"{self.root}/{key}: not a manifest of this version.") from error
 
     def _iteration(self, number: int) -> IterationView:
-        prefix = f"iterations/{number:03d}"
-        done = [step for step, key in STEP_OUTPUTS.items() if self.store.exists(f"{prefix}/{key}")]
+        written = {step.name: step.writes(number) for step in layout.ITERATION_STEPS.values()}
+        done = [step for step, key in written.items() if self.store.exists(key)]
 
         def read(step: str) -> dict[str, Any] | None:
-            return self.store.document(f"{prefix}/{STEP_OUTPUTS[step]}") if step in done else None
+            return self.store.document(written[step]) if step in done else None
 
         return IterationView(number, done, read("evaluate"), read("decide"))
 
@@ -185,13 +165,3 @@ class RunView:
 def _place(event: Mapping[str, Any]) -> str:
     step, iteration = str(event.get("step") or ""), event.get("iteration")
     return step if iteration is None else f"iteration {iteration} · {step}"
-
-
-def iteration_name(iteration: int | None) -> str:
-    """Return the name under which a policy is confirmed."""
-    return "policy-0" if iteration is None else f"iteration-{iteration:03d}"
-
-
-def policy_prefix(iteration: int | None) -> str:
-    """Return where the model trained in an iteration stands; None: policy 0."""
-    return "models/policy-0" if iteration is None else f"iterations/{iteration:03d}/model"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import yaml
 from markupsafe import Markup
 
+from steerlm_core import layout
 from steerlm_core.attributes import AttributeSpec, format_label
 from steerlm_core.observe.text import duration, number, printable
 from steerlm_core.report import figures, plots, trust
@@ -199,7 +200,7 @@ def _config(run: RunData) -> Section:
     given = json.loads(run.config.model_dump_json())
     text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
     if len(text) > _LONGEST_CONFIG:
-        text = text[:_LONGEST_CONFIG] + "\n… the rest stands in run.json"
+        text = text[:_LONGEST_CONFIG] + f"\n… the rest stands in {layout.RUN}"
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     lead = f"Digest {run.config_digest[:_DIGEST]}. Made with {versions}."
     return Section("config", "Configuration", lead, [Text(printable(text))])

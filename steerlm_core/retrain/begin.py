@@ -10,16 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.retrain import running
 from steerlm_core.retrain.material import material_digest
 from steerlm_core.retrain.promotion import promoted
 from steerlm_core.store import open_store
-from steerlm_core.store.contents import RUN
 from steerlm_core.store.probe import probe
 from steerlm_core.store.run_store import RunStore
-
-FINISHED = "finished.json"
 
 
 @dataclass(frozen=True)
@@ -27,23 +25,23 @@ class Begun:
     """What a job is to do.
 
     Attributes:
-        root: Root of its run; empty where there is nothing new.
+        store: Root of its run; None where there is nothing new.
         config: Configuration of the run, if it is a new one.
         origin: What `run.json` says of where a new run comes from.
         words: The same for people.
     """
 
-    root: str
+    store: RunStore | None
     config: RunConfig | None
     origin: dict[str, Any]
     words: str
 
 
-def begin(base_root: str, config: RunConfig, job: running.Job, ended: running.Ended) -> Begun:
+def begin(base: RunStore, config: RunConfig, job: running.Job, ended: running.Ended) -> Begun:
     """Claim the base root, and choose the run.
 
     Args:
-        base_root: Where the runs lie.
+        base: Where the runs lie.
         config: As the user gave it.
         job: Who is to train.
         ended: Tells whether a Workflow has ended.
@@ -52,15 +50,16 @@ def begin(base_root: str, config: RunConfig, job: running.Job, ended: running.En
         RunStateError: Another job is at work.
         DataError: Something that the configuration names does not exist.
     """
-    base, material = running.open_base(base_root), material_digest(config)
+    material = material_digest(config)
     probe(base)
-    unfinished = running.claim(base, job, ended)
+    root = running.claim(base, job, ended)
+    unfinished = None if root is None else open_store(root)
     if unfinished is not None and _material_of(unfinished) == material:
-        running.set_root(base, job.name, unfinished)
-        return Begun(unfinished, None, {}, f"Going on with the unfinished run {unfinished}.")
+        running.set_root(base, job.name, unfinished.root)
+        return Begun(unfinished, None, {}, f"Going on with the unfinished run {unfinished.root}.")
     if _last_material(base) == material:
         running.release(base, job.name)
-        return Begun("", None, {}, f"Nothing new: the last finished run under {base.root} had the same material.")
+        return Begun(None, None, {}, f"Nothing new: the last finished run under {base.root} had the same material.")
     root, entry = running.run_root(base, job.name), promoted(base)
     origin = {
         "base_root": base.root,
@@ -69,7 +68,7 @@ def begin(base_root: str, config: RunConfig, job: running.Job, ended: running.En
     }
     running.set_root(base, job.name, root)
     start = f"from the promoted model of run '{entry['run_id']}'" if entry else "from a new policy 0"
-    return Begun(root, _from_promoted(config, entry), origin, f"A new run, {root}, {start}.")
+    return Begun(open_store(root), _from_promoted(config, entry), origin, f"A new run, {root}, {start}.")
 
 
 def _from_promoted(config: RunConfig, entry: dict[str, Any] | None) -> RunConfig:
@@ -78,11 +77,11 @@ def _from_promoted(config: RunConfig, entry: dict[str, Any] | None) -> RunConfig
     return config.model_copy(update={"models": config.models.model_copy(update={"policy": entry["model"]})})
 
 
-def _material_of(root: str) -> str | None:
-    found = open_store(root).document_versioned(RUN)
+def _material_of(run: RunStore) -> str | None:
+    found = run.document_versioned(layout.RUN)
     return None if found is None else found[0]["origin"].get("material")
 
 
 def _last_material(base: RunStore) -> str | None:
-    found = base.document_versioned(FINISHED)
+    found = base.document_versioned(layout.FINISHED)
     return None if found is None else str(found[0]["material"])

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.retrain import running
-from steerlm_core.retrain.begin import FINISHED
 from steerlm_core.retrain.promotion import ChangedMeanwhileError, OvertakenError, promote
+from steerlm_core.run import Run
 from steerlm_core.store import absolute_root
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
@@ -20,14 +21,11 @@ from steerlm_core.store.sealed import seal
 GOOD = ("converged", "plateau", "max_iterations")
 
 
-def finish(
-    root: str, origin: dict[str, Any], outcome: dict[str, Any], comparison: dict[str, Any] | None
-) -> tuple[bool, str]:
+def finish(run: Run, outcome: dict[str, Any], comparison: dict[str, Any] | None) -> tuple[bool, str]:
     """Promote the run's model or not, note what was trained on, and give the base root back.
 
     Args:
-        root: The run.
-        origin: What its `run.json` says of where it comes from.
+        run: The run, which was begun under a base root.
         outcome: How it ended.
         comparison: The best policy against the promoted one; None where nothing was promoted before.
 
@@ -37,39 +35,39 @@ def finish(
     Raises:
         RunStateError: Another run has the base root, so this one is not the newest; nothing is changed.
     """
-    base = running.open_base(origin["base_root"])
-    _check_turn(base, root)
+    base, origin = run.base, run.origin
+    assert base is not None
+    _check_turn(base, run.root)
     good, words = judge(outcome, comparison)
     if good:
         try:
-            _promote(base, root, words, origin["started_from"])
+            _promote(base, run.store, words, origin["started_from"])
         except OvertakenError as error:
             good, words = False, str(error)
-    base.put(
-        FINISHED, seal({"root": absolute_root(root), "material": origin["material"], "promoted": good, "words": words})
-    )
-    running.release_of_run(base, root)
+    noted = {"root": absolute_root(run.root), "material": origin["material"], "promoted": good, "words": words}
+    base.put(layout.FINISHED, seal(noted))
+    running.release_of_run(base, run.root)
     return good, words
 
 
 def _check_turn(base: RunStore, root: str) -> None:
     """Refuse to end a run that has not the base root; the one that ended last may end again."""
-    for key in (running.RUNNING, FINISHED):
+    for key in (layout.RUNNING, layout.FINISHED):
         found = base.document_versioned(key)
         if found is not None and running.is_run(base, root, found[0]["root"]):
             return
     raise RunStateError(
-        f"{base.url(running.RUNNING)}: {running.holder(base)} has this base root, and not {root}, which is neither "
+        f"{base.url(layout.RUNNING)}: {running.holder(base)} has this base root, and not {root}, which is neither "
         f"promoted nor noted as finished. If its model is to be used: steerlm promote {root}"
     )
 
 
-def _promote(base: RunStore, root: str, words: str, instead_of: str | None) -> None:
+def _promote(base: RunStore, run: RunStore, words: str, instead_of: str | None) -> None:
     """Promote the run's model, once more where another change was faster: it may have left in use what was."""
     try:
-        promote(base, root, words, instead_of)
+        promote(base, run, words, instead_of)
     except ChangedMeanwhileError:
-        promote(base, root, words, instead_of)
+        promote(base, run, words, instead_of)
 
 
 def judge(outcome: dict[str, Any], comparison: dict[str, Any] | None) -> tuple[bool, str]:

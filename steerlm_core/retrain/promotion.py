@@ -10,13 +10,13 @@ import time
 from types import EllipsisType
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
-from steerlm_core.store import absolute_root, open_store
-from steerlm_core.store.contents import RUN, Contents, read_contents
+from steerlm_core.store import absolute_root
+from steerlm_core.store.contents import Contents, read_contents
+from steerlm_core.store.hashes import whole_folder
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
-
-PROMOTED = "promoted.json"
 
 
 class OvertakenError(RunStateError):
@@ -38,12 +38,12 @@ def history(base: RunStore) -> list[dict[str, Any]]:
     return list(_read(base)[1]["entries"])
 
 
-def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType | None = ...) -> dict[str, Any]:
+def promote(base: RunStore, run: RunStore, why: str, instead_of: str | EllipsisType | None = ...) -> dict[str, Any]:
     """Put the best model of a run into use.
 
     Args:
         base: The base root.
-        root: The run.
+        run: Root of the run.
         why: The words that the history will show.
         instead_of: Content digest of the model that must be in use now, None for none; left out: any.
 
@@ -55,7 +55,7 @@ def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType 
         ChangedMeanwhileError: The document was changed at this moment.
         RunStateError: The run has no good model.
     """
-    entry = {**describe(root), "why": why, "since": _now()}
+    entry = {**describe(run), "why": why, "since": _now()}
     version, found = _read(base)
     present = found["entries"][found["in_use"][-1]] if found["in_use"] else None
     digest = present["content_digest"] if present else None
@@ -63,8 +63,8 @@ def promote(base: RunStore, root: str, why: str, instead_of: str | EllipsisType 
         return dict(present)
     if instead_of is not ... and digest != instead_of:
         raise OvertakenError(
-            f"{base.url(PROMOTED)}: another model has come into use since this run started. Compare them, then: "
-            f"steerlm promote {root}"
+            f"{base.url(layout.PROMOTED)}: another model has come into use since this run started. Compare them, then: "
+            f"steerlm promote {run.root}"
         )
     _move(base, version, [*found["entries"], entry], [*found["in_use"], len(found["entries"])])
     return entry
@@ -78,35 +78,32 @@ def rollback(base: RunStore) -> dict[str, Any]:
     """
     version, found = _read(base)
     if len(found["in_use"]) < 2:
-        raise RunStateError(f"{base.url(PROMOTED)}: there is no model before the present one to go back to.")
+        raise RunStateError(f"{base.url(layout.PROMOTED)}: there is no model before the present one to go back to.")
     *_, back, gone = (found["entries"][number] for number in found["in_use"])
     entry = {**back, "why": f"Rolled back from run '{gone['run_id']}'.", "since": _now()}
     _move(base, version, [*found["entries"], entry], found["in_use"][:-1])
     return dict(back)
 
 
-def describe(root: str) -> dict[str, Any]:
+def describe(run: RunStore) -> dict[str, Any]:
     """Return what `promoted.json` says of the best model of a run.
 
     Raises:
         RunStateError: No iteration was accepted, or the best model was never confirmed.
     """
-    root = absolute_root(root)
-    store = open_store(root)
-    contents = read_contents(store)
+    root, contents = absolute_root(run.root), read_contents(run)
     best = best_iteration(contents)
     if best is None:
         raise RunStateError(f"{root}: no iteration was accepted, so there is no model to promote.")
-    prefix = f"iterations/{best:03d}/model"
-    confirmation = contents.documents.get(f"confirmation/iteration-{best:03d}/confirmation.json")
+    confirmation = contents.documents.get(layout.confirmation_document(layout.confirmation(best)))
     if confirmation is None:
         raise RunStateError(f"{root}: iteration {best} is not confirmed; `steerlm resume {root}` does that.")
-    manifest = contents.manifests[prefix]
+    manifest = contents.manifests[layout.policy_model(best)]
     return {
         "root": root,
         "run_id": contents.run_id,
         "iteration": best,
-        "model": store.url("/".join(manifest.parts[0].key.split("/")[:4])),
+        "model": f"{root}/{''.join(whole_folder(manifest, root))}",
         "content_digest": manifest.content_digest,
         "distance": confirmation["distance"],
     }
@@ -117,34 +114,27 @@ def best_iteration(contents: Contents) -> int | None:
     return contents.commits[-1]["best_iteration"] if contents.commits else None
 
 
-def base_root_of(root: str) -> str | None:
-    """Return the base root that a run belongs to; None where it stands alone."""
-    found = open_store(root).document(RUN)["origin"].get("base_root")
-    return None if found is None else str(found)
-
-
-def iterations_in_use(contents: Contents) -> set[int]:
+def iterations_in_use(base: RunStore | None, contents: Contents) -> set[int]:
     """Return the iterations of a run whose models `promoted.json` of its base root has in use, or to roll back to."""
-    base_root = contents.documents[RUN]["origin"].get("base_root")
-    if base_root is None:
+    if base is None:
         return set()
-    found = _read(open_store(base_root))[1]
+    found = _read(base)[1]
     entries = [found["entries"][number] for number in found["in_use"]]
     return {int(entry["iteration"]) for entry in entries if entry["run_id"] == contents.run_id}
 
 
 def _read(base: RunStore) -> tuple[str | None, dict[str, Any]]:
     """The document's version and content: all entries, and the numbers of those in use, one on top of the other."""
-    found = base.document_versioned(PROMOTED)
+    found = base.document_versioned(layout.PROMOTED)
     return (None, {"entries": [], "in_use": []}) if found is None else (found[1], found[0])
 
 
 def _move(base: RunStore, version: str | None, entries: list[dict[str, Any]], in_use: list[int]) -> None:
     data = seal({"entries": entries, "in_use": in_use})
-    moved = base.create(PROMOTED, data) if version is None else base.swap(PROMOTED, data, version)
+    moved = base.create(layout.PROMOTED, data) if version is None else base.swap(layout.PROMOTED, data, version)
     if not moved:
         raise ChangedMeanwhileError(
-            f"{base.url(PROMOTED)}: somebody has changed it at this moment; look again, and repeat."
+            f"{base.url(layout.PROMOTED)}: somebody has changed it at this moment; look again, and repeat."
         )
 
 

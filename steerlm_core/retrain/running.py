@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.periodic import Periodic
 from steerlm_core.store import absolute_root, open_store
@@ -22,7 +23,6 @@ from steerlm_core.store.lease import has_died, this_process
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
 
-RUNNING = "running.json"
 RENEW_SECONDS, STALE_SECONDS = 60.0, 6 * 3600.0
 
 _NOBODY: dict[str, Any] = dict.fromkeys(("job", "workflow", "namespace", "cluster", "place", "process"), "")
@@ -75,7 +75,7 @@ def run_name(root: str) -> str:
 
 def run_root(base: RunStore, name: str) -> str:
     """Return the root of the run of that name."""
-    return f"{base.root}/runs/{name}"
+    return f"{base.root}/{layout.run_below(name)}"
 
 
 def claim(base: RunStore, job: Job, ended: Ended) -> str | None:
@@ -93,17 +93,17 @@ def claim(base: RunStore, job: Job, ended: Ended) -> str | None:
         RunStateError: Another job is at work.
     """
     mine = {**_describe(job), "root": None, "renewed": time.time()}
-    found = base.document_versioned(RUNNING)
+    found = base.document_versioned(layout.RUNNING)
     if found is None:
-        return None if base.create(RUNNING, seal(mine)) else claim(base, job, ended)
+        return None if base.create(layout.RUNNING, seal(mine)) else claim(base, job, ended)
     held = found[0]
     if held["job"] not in ("", job.name) and not _stale(held, ended):
         raise RunStateError(
-            f"{base.url(RUNNING)}: {_words(held)} is at work under this base root; one run at a time. It gives the "
-            f"base root back when it ends, and counts as gone {STALE_SECONDS / 3600:.0f} hours after its last step."
+            f"{base.url(layout.RUNNING)}: {_words(held)} is at work under this base root; one run at a time. It gives "
+            f"the base root back when it ends, and counts as gone {STALE_SECONDS / 3600:.0f} hours after its last step."
         )
     root = None if held["root"] is None else run_root(base, run_name(held["root"]))
-    if not base.swap(RUNNING, seal({**mine, "root": root}), found[1]):
+    if not base.swap(layout.RUNNING, seal({**mine, "root": root}), found[1]):
         return claim(base, job, ended)  # somebody was faster: look again who
     return root
 
@@ -115,7 +115,7 @@ def set_root(base: RunStore, job: str, root: str) -> None:
         RunStateError: Another job has taken over.
     """
     if not _update(base, lambda held: held["job"] == job, {"root": root, "renewed": time.time()}):
-        raise RunStateError(f"{base.url(RUNNING)}: is not held by job '{job}' any more; another has taken over.")
+        raise RunStateError(f"{base.url(layout.RUNNING)}: is not held by job '{job}' any more; another has taken over.")
 
 
 def release(base: RunStore, job: str) -> None:
@@ -147,7 +147,7 @@ def is_run(base: RunStore, root: str, noted: str | None) -> bool:
 
 def holder(base: RunStore) -> str:
     """Return the words for who has the base root."""
-    found = base.document_versioned(RUNNING)
+    found = base.document_versioned(layout.RUNNING)
     if found is None or not (found[0]["job"] or found[0]["root"]):
         return "nobody"
     return _words(found[0]) if found[0]["job"] else f"the unfinished run {found[0]['root']}"
@@ -169,7 +169,7 @@ def renewed(base: RunStore, root: str) -> Iterator[None]:
         try:
             _update(base, lambda held: is_run(base, root, held["root"]), {"renewed": time.time()})
         except SteerLMError as error:
-            _log.warning("%s is not renewed: %s", base.url(RUNNING), error)
+            _log.warning("%s is not renewed: %s", base.url(layout.RUNNING), error)
 
     with closing(Periodic(renew, RENEW_SECONDS, "running", at_once=True).start()):
         yield
@@ -177,20 +177,20 @@ def renewed(base: RunStore, root: str) -> Iterator[None]:
 
 def _refuse_beside_another(base: RunStore, root: str) -> None:
     """Stop a run that was given up, such as a Workflow that is retried after a newer run has begun."""
-    found = base.document_versioned(RUNNING)
+    found = base.document_versioned(layout.RUNNING)
     held = found[0] if found else _NOBODY
     beside = held["job"] and held["root"] is not None and not is_run(base, root, held["root"])
     if beside and not _stale(held, lambda _: None):
         raise RunStateError(
-            f"{root}: {_words(held)} is at work under the same base root ({base.url(RUNNING)}); one run at a time. "
-            f"Wait until it has finished; `steerlm resume {root}` goes on with this one then."
+            f"{root}: {_words(held)} is at work under the same base root ({base.url(layout.RUNNING)}); one run at a "
+            f"time. Wait until it has finished; `steerlm resume {root}` goes on with this one then."
         )
 
 
 def _update(base: RunStore, is_meant: Callable[[dict[str, Any]], bool], values: Mapping[str, Any]) -> bool:
     """Change the claim if it is the one that is meant; renewals by steps may come between."""
-    while (found := base.document_versioned(RUNNING)) is not None and is_meant(found[0]):
-        if base.swap(RUNNING, seal({**found[0], **values}), found[1]):
+    while (found := base.document_versioned(layout.RUNNING)) is not None and is_meant(found[0]):
+        if base.swap(layout.RUNNING, seal({**found[0], **values}), found[1]):
             return True
     return False
 

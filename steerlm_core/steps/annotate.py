@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from steerlm_core import layout
 from steerlm_core.annotated_text import AnnotatedText, check_annotated
 from steerlm_core.config import GenerateConfig, RunConfig, local_path
 from steerlm_core.embedded.annotated import ATTRIBUTE_TEXTS, BOOTSTRAP_TEXTS, annotate, annotated_stories
@@ -56,11 +57,11 @@ def check_source(config: RunConfig, fetch: Callable[[str], Path] = local_path) -
 def run(context: StepContext) -> Manifest:
     """Write the annotated texts; returns their manifest, with the two roles as its splits."""
     config = context.config
-    prior = context.manifest("models/prior")
+    prior = context.manifest(layout.PRIOR)
     output = Output(
         context,
         "annotate",
-        "annotated",
+        layout.ANNOTATED,
         {"prior": prior.content_digest},
         {"annotated": config.annotated, "raters": config.raters, "seed": config.seed, "prompts": config.prompts,
          "max_new_tokens": config.generate.max_new_tokens, "truncated": config.generate.truncated,
@@ -78,7 +79,7 @@ def read_texts(context: StepContext, role: str) -> tuple[list[AnnotatedText], li
     """Return the texts of a role: those to train on, and those to validate on."""
     texts = [
         AnnotatedText(row["prompt"], row["response"], tuple(row["levels"]), row["complete"])
-        for _, table in context.tables("annotated", [role])
+        for _, table in context.tables(layout.ANNOTATED, [role])
         for row in table.to_pylist()
     ]
     cut = max(1, round(len(texts) * context.config.annotated.validation_share))
@@ -128,7 +129,7 @@ def _from_prior(context: StepContext, count: int) -> list[AnnotatedText]:
     Responses cut by the length limit are left out or kept as everywhere: by `generate.truncated`.
     """
     config = context.config
-    folder = context.store.local_folder(context.manifest("models/prior"))
+    folder = context.store.local_folder(context.manifest(layout.PRIOR))
     model, tokenizer = context.models.causal_lm(folder, config.models.dtype), context.models.tokenizer(folder)
     pairs = draw_pairs(read_prompts(config, context.fetch)[0], config)
     prompts = list(islice(cycle(dict.fromkeys(pair.prompt for pair in pairs if pair.split == "train")), count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steerlm_core import layout
 from steerlm_core.steps.annotate import read_texts
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
@@ -12,18 +13,18 @@ from steerlm_core.training.supervised import fit_sft, sft_examples
 def run(context: StepContext) -> Manifest:
     """Fine-tune the prior to its best validation loss; returns the manifest of policy 0."""
     config = context.config
-    annotated, prior = context.manifest("annotated"), context.manifest("models/prior")
+    annotated, prior = context.manifest(layout.ANNOTATED), context.manifest(layout.PRIOR)
     output = Output(
         context,
         "bootstrap",
-        "models/policy-0",
+        layout.policy_model(None),
         {"annotated": annotated.content_digest, "prior": prior.content_digest},
         {"fit": config.bootstrap_fit, "seed": config.seed, "format": config.prompts.format,
          "validation": config.annotated.validation_share},
     )  # fmt: skip
     if done := output.existing():
         return done
-    folder, base = context.scratch / "policy-0", context.store.local_folder(prior)
+    folder, base = context.scratch / "bootstrap", context.store.local_folder(prior)
     tokenizer = context.models.tokenizer(base)
     train, validation = (
         sft_examples(texts, config.attributes, config.prompts.format, tokenizer)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from steerlm_core import layout
 from steerlm_core.errors import ForeignOutputError, RunStateError, SteerLMError
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
@@ -55,7 +56,7 @@ def run_by_part(
             _write(context, output, number, table, part.split, numbers)
         done += parts[number].rows
         context.events.progress(done, total, unit)
-    keys = [_key(output, number) for number in range(len(parts))]
+    keys = [layout.record(output.prefix, number) for number in range(len(parts))]
     found = [record for number in range(len(parts)) if (record := _record(context, output, number)) is not None]
     if len(found) < len(parts):
         return None
@@ -74,13 +75,13 @@ def _write(context: StepContext, output: Output, number: int, table: pa.Table, s
     part = context.store.write_table(output.prefix, number, table, split)
     context.check_lease()
     context.store.create(
-        _key(output, number),
+        layout.record(output.prefix, number),
         seal({"input_digest": output.input_digest, "part": part.model_dump(mode="json"), "numbers": numbers}),
     )
 
 
 def _record(context: StepContext, output: Output, number: int) -> dict[str, Any] | None:
-    key = _key(output, number)
+    key = layout.record(output.prefix, number)
     try:
         record = context.document(key)
     except RunStateError:
@@ -93,7 +94,3 @@ def _record(context: StepContext, output: Output, number: int) -> dict[str, Any]
             "for the changed configuration, or restore the old one."
         )
     return record
-
-
-def _key(output: Output, number: int) -> str:
-    return f"{output.prefix}/records/{number:05d}.json"

@@ -13,21 +13,18 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.convergence import paired_rise
 from steerlm_core.steps import confirm
 from steerlm_core.steps.context import StepContext
-from steerlm_core.steps.decide import POLICY_0
 from steerlm_core.store.sealed import seal
 
 
 def run(context: StepContext, best: int) -> dict[str, Any]:
     """Confirm both policies, and compare them; returns the comparison."""
-    key = f"confirmation/iteration-{best:03d}/comparison.json"
+    key = layout.comparison_document(layout.confirmation(best))
     if not context.store.exists(key):
-        old, new = (
-            context.at(confirm.stage_of(policy, iteration))
-            for policy, iteration in ((POLICY_0, None), (f"iterations/{best:03d}/model", best))
-        )
+        old, new = (context.at(confirm.stage_of(policy)) for policy in (None, best))
         for each in (old, new):
             confirm.run(each)
         context.check_lease()
@@ -50,13 +47,13 @@ def _compare(old: StepContext, new: StepContext) -> dict[str, Any]:
 
 def steering_errors(context: StepContext) -> dict[str, float]:
     """Return each group's mean |requested - predicted| in levels, over its candidates and attributes."""
-    prefix, names = context.here.prefix, context.config.attribute_names
+    stage, names = context.here.prefix, context.config.attribute_names
     targets: dict[tuple[str, int], dict[str, int]] = {}
-    for _, table in context.tables(f"{prefix}/candidates", ["held_out"]):
+    for _, table in context.tables(layout.stage_output(stage, "candidates"), ["held_out"]):
         for row in table.select(["group_id", "index", "target"]).to_pylist():
             targets[row["group_id"], row["index"]] = dict(row["target"])
     errors: dict[str, list[float]] = {}
-    for _, table in context.tables(f"{prefix}/labels", ["held_out"]):
+    for _, table in context.tables(layout.stage_output(stage, "labels"), ["held_out"]):
         for row in table.to_pylist():
             target = targets[row["group_id"], row["index"]]
             levels = zip(names, row["predicted"], strict=True)

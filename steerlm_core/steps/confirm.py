@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.convergence import mean_interval
 from steerlm_core.steps import generate, label, score_prior, weigh
 from steerlm_core.steps.context import Stage, StepContext
@@ -19,17 +20,16 @@ from steerlm_core.store.sealed import seal
 _FRESH_DRAW = 1_000_000  # far above every iteration's number
 
 
-def stage_of(policy: str, best_iteration: int | None) -> Stage:
-    """Return the stage that confirms a policy: its candidates are like no iteration's."""
-    name = "policy-0" if best_iteration is None else f"iteration-{best_iteration:03d}"
-    return Stage(f"confirmation/{name}", policy, ("held_out",), _FRESH_DRAW)
+def stage_of(policy: int | None) -> Stage:
+    """Return the stage that confirms an iteration's policy, or policy 0: its candidates are like no iteration's."""
+    return Stage(layout.confirmation(policy), layout.policy_model(policy), ("held_out",), _FRESH_DRAW)
 
 
 def run(context: StepContext) -> dict[str, Any]:
     """Sample, label, score and weigh fresh candidates of the stage's policy; returns the confirmation."""
     for step in (generate, label, score_prior, weigh):
         step.run(context)
-    key = f"{context.here.prefix}/confirmation.json"
+    key = layout.confirmation_document(context.here.prefix)
     context.check_lease()
     context.store.create(key, seal(summarise(context)))
     return context.document(key)
@@ -59,7 +59,8 @@ def fresh_distances(context: StepContext) -> dict[str, float]:
 
 def _measured(context: StepContext) -> tuple[list[Row], list[Row]]:
     """The stage's groups, and what is measured of each at the policy that they were sampled from."""
-    groups = [row for _, table in context.tables(f"{context.here.prefix}/groups") for row in table.to_pylist()]
+    weighed = layout.stage_output(context.here.prefix, "groups")
+    groups = [row for _, table in context.tables(weighed) for row in table.to_pylist()]
     for group in groups:
         group["log_p"] = group["log_p_start"]
     return groups, measure_groups(groups, context.config.generate.candidates)

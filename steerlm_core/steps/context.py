@@ -1,13 +1,13 @@
 """What a step is given: protocols only, so that a step knows neither S3 nor Kubernetes nor a terminal.
 
-Only `steerlm_core.session` builds a `StepContext`.
+Only `steerlm_core.run` builds a `StepContext`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     from steerlm_core.models.attribute_model import AttributeModel
 
 
-class Store(Protocol):
-    """One run root. Keys are relative to it, with '/' between their parts."""
-
-    @property
-    def root(self) -> str:
-        """The root as the user gave it."""
+class Documents(Protocol):
+    """The small objects of a run root. Keys are relative to it, with '/' between their parts."""
 
     def exists(self, key: str) -> bool:
         """Whether an object of this key exists."""
@@ -42,6 +38,14 @@ class Store(Protocol):
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object unless another stands there, atomically; False where one does."""
+
+
+class Store(Documents, Protocol):
+    """One run root, with its tables and models: all that steps need of it."""
+
+    @property
+    def root(self) -> str:
+        """The root as the user gave it."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects."""
@@ -99,21 +103,6 @@ class TrainBackend(Protocol):
 
 
 @dataclass(frozen=True)
-class RunInfo:
-    """A run as `run.json` describes it.
-
-    Attributes:
-        run_id: Its id.
-        config: Its configuration.
-        origin: Where it comes from, if it was begun under a base root: `base_root`, `material`, `started_from`.
-    """
-
-    run_id: str
-    config: RunConfig
-    origin: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Stage:
     """One pass of generate → label → score_prior → weigh: an iteration, or the confirmation.
 
@@ -152,27 +141,24 @@ class StepContext:
     """Everything that a step may use.
 
     Attributes:
+        train_backend: Who trains; None where nobody is to, as in a pod that is itself part of a backend.
         shard: Which of the step's parts are this process's.
         check_lease: Raises LeaseLostError where another runner has taken over the step; called before a commit.
         fetch: Brings a file or a folder that the user named here; returns its local path.
     """
 
-    run: RunInfo
+    run_id: str
+    config: RunConfig
     store: Store
     events: Events
     models: Models
-    train_backend: TrainBackend
     scratch: Path
+    train_backend: TrainBackend | None = None
     iteration: int = 0
     stage: Stage | None = None
     shard: Shard = Shard()
     check_lease: Callable[[], None] = lambda: None
     fetch: Callable[[str], Path] = local_path
-
-    @property
-    def config(self) -> RunConfig:
-        """The run's configuration."""
-        return self.run.config
 
     @property
     def here(self) -> Stage:

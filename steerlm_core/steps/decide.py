@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.convergence import Evaluation, decide
 from steerlm_core.errors import RunStateError
 from steerlm_core.steps.context import StepContext
 from steerlm_core.store.sealed import seal
-
-DECISION = "decision.json"
-POLICY_0 = "models/policy-0"
 
 
 def run(context: StepContext) -> dict[str, Any]:
@@ -24,7 +22,7 @@ def run(context: StepContext) -> dict[str, Any]:
     Raises:
         RunStateError: Another runner has committed this iteration with another result.
     """
-    key = commit_key(context.iteration)
+    key = layout.commit(context.iteration)
     if not context.store.exists(key):
         commit = _commit(context)
         context.check_lease()
@@ -35,13 +33,8 @@ def run(context: StepContext) -> dict[str, Any]:
             )
     commit = context.document(key)
     if commit["stop"]:
-        context.store.create(DECISION, seal(commit))
+        context.store.create(layout.DECISION, seal(commit))
     return commit
-
-
-def commit_key(iteration: int) -> str:
-    """Key of an iteration's commit."""
-    return f"iterations/{iteration:03d}/commit.json"
 
 
 def best_policy(context: StepContext, before: int) -> str:
@@ -51,30 +44,26 @@ def best_policy(context: StepContext, before: int) -> str:
         RunStateError: An earlier iteration has no commit.
     """
     for iteration in reversed(range(before)):
-        if context.document(commit_key(iteration))["accepted"]:
-            return f"iterations/{iteration:03d}/model"
-    return POLICY_0
+        if context.document(layout.commit(iteration))["accepted"]:
+            return layout.policy_model(iteration)
+    return layout.policy_model(None)
 
 
 def _commit(context: StepContext) -> dict[str, Any]:
     evaluations = [_evaluation(context, iteration) for iteration in range(context.iteration + 1)]
     decision = decide(evaluations, context.config.convergence)
-    prefix = f"iterations/{context.iteration:03d}"
     return {
         "iteration": context.iteration,
         **asdict(decision),
-        "model": context.manifest(f"{prefix}/model").content_digest,
-        "evaluation": context.manifest(f"{prefix}/evaluation").content_digest,
+        "model": context.manifest(layout.policy_model(context.iteration)).content_digest,
+        "evaluation": context.manifest(layout.evaluation(context.iteration)).content_digest,
     }
 
 
 def _evaluation(context: StepContext, iteration: int) -> Evaluation:
     """Read what an iteration measured; complete groups only."""
     rows = [
-        row
-        for _, table in context.tables(f"iterations/{iteration:03d}/evaluation")
-        for row in table.to_pylist()
-        if row["complete"]
+        row for _, table in context.tables(layout.evaluation(iteration)) for row in table.to_pylist() if row["complete"]
     ]
 
     def column(name: str) -> dict[str, float]:
@@ -89,5 +78,5 @@ def _evaluation(context: StepContext, iteration: int) -> Evaluation:
         truncated_before=column("truncated_before") if dropped else {},
         truncated_after=column("truncated_after") if dropped else {},
         n_candidates=context.config.generate.candidates,
-        accepted=context.document(commit_key(iteration))["accepted"] if past else None,
+        accepted=context.document(layout.commit(iteration))["accepted"] if past else None,
     )

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from steerlm_core import layout
 from steerlm_core.convergence import mean_interval
 from steerlm_core.errors import DataError
 from steerlm_core.models.groups import TokenGroup
@@ -41,11 +42,12 @@ def run(context: StepContext) -> Manifest:
         DataError: No held-out group has N complete candidates.
     """
     stage, config = context.here, context.config
-    groups, model = context.manifest(f"{stage.prefix}/groups"), context.manifest(f"{stage.prefix}/model")
+    groups = context.manifest(layout.stage_output(stage.prefix, "groups"))
+    model = context.manifest(layout.policy_model(context.iteration))
     output = Output(
         context,
         "evaluate",
-        f"{stage.prefix}/evaluation",
+        layout.evaluation(context.iteration),
         {"groups": groups.content_digest, "model": model.content_digest},
         {"confidence": config.convergence.confidence, "samples": config.convergence.bootstrap_samples,
          "candidates": config.generate.candidates, "dtype": config.models.dtype},
@@ -74,16 +76,17 @@ def _evaluate(context: StepContext, output: Output, model: Manifest) -> Manifest
 
 def _publish(context: StepContext, manifest: Manifest) -> Manifest:
     """Write what the manifest says once more where people and programs look for it."""
-    context.store.create(f"{context.here.prefix}/evaluation/evaluation.json", seal(manifest.metrics["summary"]))
+    key = layout.evaluation_document(layout.evaluation(context.iteration))
+    context.store.create(key, seal(manifest.metrics["summary"]))
     return manifest
 
 
 def _score(context: StepContext, folder: Any) -> Iterator[list[Row]]:
     """Yield every held-out part's groups with `log_p`, the sums under the model in `folder`."""
-    config, prefix = context.config, context.here.prefix
+    config, weighed = context.config, layout.stage_output(context.here.prefix, "groups")
     model = context.models.causal_lm(folder, config.models.dtype)
-    total, done = sum(part.rows for part in context.manifest(f"{prefix}/groups").of_split("held_out")), 0
-    for part, table in context.tables(f"{prefix}/groups", ["held_out"]):
+    total, done = sum(part.rows for part in context.manifest(weighed).of_split("held_out")), 0
+    for part, table in context.tables(weighed, ["held_out"]):
         groups = table.to_pylist()
         tokens = [TokenGroup(tuple(g["prompt_ids"]), tuple(tuple(ids) for ids in g["responses"])) for g in groups]
         scores = response_log_probs(model, tokens, token_budget=config.train.token_budget, layout=config.train.layout)
@@ -156,7 +159,7 @@ def _summary(context: StepContext, measured: list[Row], scored: list[list[Row]])
     def mean(column: str) -> float:
         return float(sum(row[column] for row in measured) / len(measured))
 
-    drift = context.manifest(f"{context.here.prefix}/candidates").metrics
+    drift = context.manifest(layout.stage_output(context.here.prefix, "candidates")).metrics
     return {
         "distance_before": interval("distance_before"),
         "distance_after": interval("distance_after"),
@@ -176,12 +179,12 @@ def _summary(context: StepContext, measured: list[Row], scored: list[list[Row]])
 
 def stage_steering(context: StepContext) -> dict[str, Any]:
     """Requested against predicted and measured levels over the stage's held-out candidates: `steering`, `levels`."""
-    prefix = context.here.prefix
+    stage = context.here.prefix
     targets: list[dict[str, int]] = []
     judged: dict[str, list[list[float]]] = {"predicted": [], "measured": []}
-    for _, table in context.tables(f"{prefix}/candidates", ["held_out"]):
+    for _, table in context.tables(layout.stage_output(stage, "candidates"), ["held_out"]):
         targets += [dict(target) for target in table["target"].to_pylist()]
-    for _, table in context.tables(f"{prefix}/labels", ["held_out"]):
+    for _, table in context.tables(layout.stage_output(stage, "labels"), ["held_out"]):
         for judge, levels in judged.items():
             levels += table[judge].to_pylist()
     ranges = [(spec.name, spec.low, spec.high) for spec in context.config.attributes]

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.models.distribution import Sampling
 from steerlm_core.models.groups import TokenGroup
@@ -52,11 +53,11 @@ def run(context: StepContext) -> Manifest | None:
         CaptureError: The sampler's log-probs are not those of the model.
     """
     stage, config = context.here, context.config
-    prompts, policy = context.manifest("prompts"), context.manifest(stage.policy)
+    prompts, policy = context.manifest(layout.PROMPTS), context.manifest(stage.policy)
     output = Output(
         context,
         "generate",
-        f"{stage.prefix}/candidates",
+        layout.stage_output(stage.prefix, "candidates"),
         {"prompts": prompts.content_digest, "policy": policy.content_digest},
         {"generate": config.generate, "seed": config.seed, "draw": stage.draw, "splits": stage.splits,
          "dtype": config.models.dtype},

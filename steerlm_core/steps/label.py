@@ -9,6 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 import torch
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.likelihood import log_likelihood
 from steerlm_core.models.attribute_model import AttributeModel
@@ -23,11 +24,12 @@ from steerlm_core.store.manifest import Manifest, Part
 def run(context: StepContext) -> Manifest | None:
     """Label the candidates of the stage; returns the manifest of the labels, None while other shards are at it."""
     stage, config = context.here, context.config
-    candidates, attribute = context.manifest(f"{stage.prefix}/candidates"), context.manifest("models/attribute")
+    candidates = context.manifest(layout.stage_output(stage.prefix, "candidates"))
+    attribute = context.manifest(layout.ATTRIBUTE_MODEL)
     output = Output(
         context,
         "label",
-        f"{stage.prefix}/labels",
+        layout.stage_output(stage.prefix, "labels"),
         {"candidates": candidates.content_digest, "attribute": attribute.content_digest},
         {
             "label": config.label,

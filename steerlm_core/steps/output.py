@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
+from steerlm_core import layout
 from steerlm_core.config import digest
 from steerlm_core.errors import ForeignOutputError, RunStateError
 from steerlm_core.steps.context import StepContext
@@ -57,7 +58,7 @@ class Output:
         Raises:
             ForeignOutputError: The output exists and was made from something else.
         """
-        if not self._context.store.exists(manifest_key(self._prefix)):
+        if not self._context.store.exists(layout.manifest(self._prefix)):
             return None
         manifest = read_manifest(self._context, self._prefix)
         if manifest.input_digest != self.input_digest:
@@ -92,24 +93,19 @@ class Output:
         """
         manifest = Manifest(
             step=self._step,
-            run_id=self._context.run.run_id,
+            run_id=self._context.run_id,
             input_digest=self.input_digest,
             inputs=self._inputs,
             parts=self._parts,
             metrics=metrics,
         )
         self._context.check_lease()
-        if self._context.store.create(manifest_key(self._prefix), seal(manifest.model_dump(mode="json"))):
+        if self._context.store.create(layout.manifest(self._prefix), seal(manifest.model_dump(mode="json"))):
             return manifest
         self._context.events.warning(f"{self._prefix}: another runner has finished this first; its output stands.")
         standing = self.existing()
         assert standing is not None
         return standing
-
-
-def manifest_key(prefix: str) -> str:
-    """Key of the manifest of the output at `prefix`."""
-    return f"{prefix}/manifest.json"
 
 
 def read_manifest(context: StepContext, prefix: str) -> Manifest:
@@ -118,16 +114,16 @@ def read_manifest(context: StepContext, prefix: str) -> Manifest:
     Raises:
         RunStateError: It is missing, damaged, or of another run.
     """
-    key, root = manifest_key(prefix), context.store.root
+    key, root = layout.manifest(prefix), context.store.root
     if not context.store.exists(key):
         raise RunStateError(f"{root}/{key}: missing; the step before has not finished. `steerlm resume {root}` does.")
     try:
         manifest = Manifest.model_validate(context.document(key))
     except ValidationError as error:
         raise RunStateError(f"{root}/{key}: not a manifest of this version ({error.error_count()} errors).") from error
-    if manifest.run_id != context.run.run_id:
+    if manifest.run_id != context.run_id:
         raise RunStateError(
-            f"{root}/{key}: belongs to run '{manifest.run_id}', this is run '{context.run.run_id}'. "
+            f"{root}/{key}: belongs to run '{manifest.run_id}', this is run '{context.run_id}'. "
             "Something was copied between run directories; remove it."
         )
     return manifest

@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import AutoTokenizer
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig, digest, local_path
 from steerlm_core.models.loading import check_same_vocabulary, context_length, end_token_id, resolve_model
 from steerlm_core.raters import check_raters
 from steerlm_core.steps import annotate, bootstrap, train_attribute_model
 from steerlm_core.steps.context import StepContext
-from steerlm_core.steps.output import Output, manifest_key
+from steerlm_core.steps.output import Output
 from steerlm_core.steps.prompt_set import draw_pairs, read_prompts, tokenise
 from steerlm_core.store.manifest import Manifest
 
@@ -65,21 +66,21 @@ def run(context: StepContext) -> Manifest:
 
     The prompt set is written last. Where it stands all is done, and what the user gave is not needed again.
     """
-    if context.store.exists(manifest_key("prompts")):
-        return context.manifest("prompts")
+    if context.store.exists(layout.manifest(layout.PROMPTS)):
+        return context.manifest(layout.PROMPTS)
     found = preflight(context.config, context.fetch)
     for warning in found.warnings:
         context.events.warning(warning)
-    _place_model(context, "prior", found.prior, context.config.models.prior)
+    _place_model(context, layout.PRIOR, found.prior, context.config.models.prior)
     models = context.config.models
-    _given_or_made(context, "attribute", "models.attribute", models.attribute, train_attribute_model.run)
-    _given_or_made(context, "policy-0", "models.policy", models.policy, bootstrap.run)
+    _given_or_made(context, layout.ATTRIBUTE_MODEL, "models.attribute", models.attribute, train_attribute_model.run)
+    _given_or_made(context, layout.policy_model(None), "models.policy", models.policy, bootstrap.run)
     return _write_prompts(context, found.prompts)
 
 
-def _place_model(context: StepContext, name: str, folder: Path, reference: str) -> Manifest:
+def _place_model(context: StepContext, prefix: str, folder: Path, reference: str) -> Manifest:
     """Copy a model that exists into the run."""
-    output = Output(context, "prepare", f"models/{name}", {}, {"reference": reference, "seed": context.config.seed})
+    output = Output(context, "prepare", prefix, {}, {"reference": reference, "seed": context.config.seed})
     if done := output.existing():
         return done
     output.write_folder(folder)
@@ -87,21 +88,21 @@ def _place_model(context: StepContext, name: str, folder: Path, reference: str) 
 
 
 def _given_or_made(
-    context: StepContext, name: str, field: str, given: str | None, make: Callable[[StepContext], Manifest]
+    context: StepContext, prefix: str, field: str, given: str | None, make: Callable[[StepContext], Manifest]
 ) -> None:
     """Place the model that the user gave, or make it from annotated texts."""
     if given is None:
         annotate.run(context)
         make(context)
     else:
-        _place_model(context, name, resolve_model(given, context.config.seed, field, fetch=context.fetch), given)
+        _place_model(context, prefix, resolve_model(given, context.config.seed, field, fetch=context.fetch), given)
 
 
 def _write_prompts(context: StepContext, table: pa.Table) -> Manifest:
     """Write the prompt set in parts of a fixed number of prompts, each of one split."""
     config = context.config
     inputs = {"pairs": digest([table["group_id"].to_pylist(), table["policy_prompt_ids"].to_pylist()])}
-    output = Output(context, "prepare", "prompts", inputs, {"prompts": config.prompts})
+    output = Output(context, "prepare", layout.PROMPTS, inputs, {"prompts": config.prompts})
     if done := output.existing():
         return done
     for split in ("held_out", "train"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from steerlm_core import layout
 from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.schemas import PRIOR_SCORES
 from steerlm_core.steps.by_part import Numbers, run_by_part
@@ -16,11 +17,12 @@ from steerlm_core.store.manifest import Manifest, Part
 def run(context: StepContext) -> Manifest | None:
     """Score the stage's candidates; returns the manifest of the prior scores, None while other shards are at it."""
     stage, config = context.here, context.config
-    candidates, prior = context.manifest(f"{stage.prefix}/candidates"), context.manifest("models/prior")
+    candidates = context.manifest(layout.stage_output(stage.prefix, "candidates"))
+    prior = context.manifest(layout.PRIOR)
     output = Output(
         context,
         "score_prior",
-        f"{stage.prefix}/prior_scores",
+        layout.stage_output(stage.prefix, "prior_scores"),
         {"candidates": candidates.content_digest, "prior": prior.content_digest},
         {"dtype": config.models.dtype, "layout": config.train.layout},
     )

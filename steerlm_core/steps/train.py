@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from steerlm_core import layout
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.store.manifest import Manifest
@@ -22,17 +23,18 @@ from steerlm_core.training.job import TrainJob, TrainResult
 
 def run(context: StepContext) -> Manifest:
     """Train the iteration's model, by the backend of the context; returns the manifest of the model."""
+    assert context.train_backend is not None
     return model_output(context).existing() or context.train_backend.train(context)
 
 
 def model_output(context: StepContext) -> Output:
     """The output of training: the model of the iteration."""
     stage, config = context.here, context.config
-    groups, policy = context.manifest(f"{stage.prefix}/groups"), context.manifest(stage.policy)
+    groups, policy = context.manifest(layout.stage_output(stage.prefix, "groups")), context.manifest(stage.policy)
     return Output(
         context,
         "train",
-        f"{stage.prefix}/model",
+        layout.policy_model(context.iteration),
         {"groups": groups.content_digest, "policy": policy.content_digest},
         {"train": config.train.model_dump(mode="json", exclude=set(config.train.HOW)),
          "seed": config.seed, "draw": stage.draw, "dtype": config.models.dtype},
@@ -42,12 +44,12 @@ def model_output(context: StepContext) -> Output:
 def train_job(context: StepContext, output: Output, work: Path) -> TrainJob:
     """Bring everything that training needs to this machine; it works in the folder `work`."""
     stage, config = context.here, context.config
-    groups = context.manifest(f"{stage.prefix}/groups").of_split("train")
+    groups = context.manifest(layout.stage_output(stage.prefix, "groups")).of_split("train")
     return TrainJob(
         policy=context.store.local_folder(context.manifest(stage.policy)),
         groups=tuple(context.store.local_file(part) for part in groups),
-        output=work / f"model-{uuid.uuid4().hex[:8]}",  # a stalled runner that wakes up writes to its own
-        checkpoints=work / "checkpoints",
+        output=work / layout.unfinished_model(uuid.uuid4().hex[:8]),  # a stalled runner that wakes up writes to its own
+        checkpoints=work / layout.CHECKPOINTS,
         config=config.train,
         generate=config.generate,
         dtype=config.models.dtype,
@@ -90,7 +92,7 @@ def _train_here(context: StepContext, engine: str, train_by: Callable[..., Train
         context.events.metric(**{"step": float(step), **numbers})
 
     output = model_output(context)
-    with context.store.work_folder(f"{context.here.prefix}/train") as work:
+    with context.store.work_folder(layout.training(context.iteration)) as work:
         job = train_job(context, output, work)
         job = replace(job, config=job.config.model_copy(update={"engine": engine}))
         result = train_by(job, report=report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from steerlm_core import layout
 from steerlm_core.steps.annotate import read_texts
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
@@ -14,11 +15,11 @@ from steerlm_core.training.attribute_fit import fit_attribute_model
 def run(context: StepContext) -> Manifest:
     """Train the attribute model from the prior's trunk; its quality on unseen texts stands in the manifest."""
     config = context.config
-    annotated, prior = context.manifest("annotated"), context.manifest("models/prior")
+    annotated, prior = context.manifest(layout.ANNOTATED), context.manifest(layout.PRIOR)
     output = Output(
         context,
         "train_attribute_model",
-        "models/attribute",
+        layout.ATTRIBUTE_MODEL,
         {"annotated": annotated.content_digest, "prior": prior.content_digest},
         {"fit": config.attribute_fit, "seed": config.seed, "validation": config.annotated.validation_share},
     )

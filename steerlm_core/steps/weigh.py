@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from steerlm_core import layout
 from steerlm_core.errors import DataError
 from steerlm_core.objective import effective_sample_size, entropy, spread, target_log_weights
 from steerlm_core.schemas import GROUPS
@@ -34,12 +35,12 @@ def run(context: StepContext) -> Manifest:
         DataError: No group is left.
     """
     stage, config = context.here, context.config
-    names = ("candidates", "labels", "prior_scores")
-    read = {name: context.manifest(f"{stage.prefix}/{name}") for name in names}
+    names: tuple[layout.StageOutput, ...] = ("candidates", "labels", "prior_scores")
+    read = {name: context.manifest(layout.stage_output(stage.prefix, name)) for name in names}
     output = Output(
         context,
         "weigh",
-        f"{stage.prefix}/groups",
+        layout.stage_output(stage.prefix, "groups"),
         {name: manifest.content_digest for name, manifest in read.items()},
         {"truncated": config.generate.truncated, "candidates": config.generate.candidates},
     )

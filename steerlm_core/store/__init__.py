@@ -9,6 +9,8 @@ from steerlm_core.errors import ConfigError
 from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.run_store import RunStore
 
+_S3 = "s3://"
+
 
 def open_store(root: str, attempts: int | None = None) -> RunStore:
     """Open a run root; nothing is read or written yet.
@@ -20,16 +22,11 @@ def open_store(root: str, attempts: int | None = None) -> RunStore:
     Raises:
         ConfigError: It is none of these.
     """
-    scheme = root.partition("://")[0] if "://" in root else ""
-    if scheme == "s3":
+    if root.startswith(_S3):
         from steerlm_core.store.s3 import S3Objects
 
         return RunStore(S3Objects(root, attempts))
-    if scheme == "file":
-        return RunStore(LocalObjects(unquote(urlsplit(root).path)))
-    if scheme:
-        raise ConfigError(f"'{root}' is no run root: expected a directory, file:///DIRECTORY or s3://BUCKET/PREFIX.")
-    return RunStore(LocalObjects(root))
+    return RunStore(LocalObjects(_folder(root)))
 
 
 def absolute_root(root: str) -> str:
@@ -38,5 +35,17 @@ def absolute_root(root: str) -> str:
     Args:
         root: As for `open_store`.
     """
-    store = open_store(root)
-    return os.path.abspath(store.root) if store.path("") is not None else store.root
+    if root.startswith(_S3):
+        from steerlm_core.store.s3 import plain_root
+
+        return plain_root(root)
+    return os.path.abspath(_folder(root))
+
+
+def _folder(root: str) -> str:
+    """The directory of a root on this machine."""
+    if root.startswith("file://"):
+        return unquote(urlsplit(root).path)
+    if "://" in root:
+        raise ConfigError(f"'{root}' is no run root: expected a directory, file:///DIRECTORY or s3://BUCKET/PREFIX.")
+    return root

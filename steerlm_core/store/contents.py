@@ -14,15 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.store.manifest import Manifest, Part
-from steerlm_core.store.run_store import REMOVED, RunStore
-
-RUN, DECISION = "run.json", "decision.json"
-ALONGSIDE = ("events/", "jobs/")  # of the run's past; no document names what lies there, and nobody verifies it
-BEFORE_THE_LOOP = ("prompts", "annotated", "models/prior", "models/attribute", "models/policy-0")
-STAGE_OUTPUTS = ("candidates", "labels", "prior_scores", "groups")
-ITERATION_OUTPUTS = (*STAGE_OUTPUTS, "model", "evaluation")
+from steerlm_core.store.run_store import RunStore
 
 
 @dataclass
@@ -54,18 +49,8 @@ class Contents:
     @property
     def commits(self) -> list[dict[str, Any]]:
         """The commits, in order."""
-        keys = [f"{iteration_prefix(number)}/commit.json" for number in range(self.iterations)]
+        keys = [layout.commit(number) for number in range(self.iterations)]
         return [self.documents[key] for key in keys if key in self.documents]
-
-
-def iteration_prefix(number: int) -> str:
-    """Return where an iteration stands."""
-    return f"iterations/{number:03d}"
-
-
-def comparison_key(best: int) -> str:
-    """Return where the best policy's comparison with the promoted one stands."""
-    return f"confirmation/iteration-{best:03d}/comparison.json"
 
 
 def read_contents(store: RunStore) -> Contents:
@@ -74,41 +59,41 @@ def read_contents(store: RunStore) -> Contents:
     Raises:
         RunStateError: There is no run.
     """
-    if not store.exists(RUN):
-        raise RunStateError(f"{store.root}: holds no run (no {RUN}).")
+    if not store.exists(layout.RUN):
+        raise RunStateError(f"{store.root}: holds no run (no {layout.RUN}).")
     contents = Contents()
-    described = _document(store, contents, RUN)
+    described = _document(store, contents, layout.RUN)
     contents.run_id = str(described["run_id"]) if described else ""
-    for prefix in BEFORE_THE_LOOP:
+    for prefix in layout.BEFORE_THE_LOOP:
         _output(store, contents, prefix)
-    while _iteration(store, contents, iteration_prefix(contents.iterations)):
+    while _iteration(store, contents, contents.iterations):
         contents.iterations += 1
-    for name in ("policy-0", *(f"iteration-{number:03d}" for number in range(contents.iterations))):
-        _confirmation(store, contents, f"confirmation/{name}")
-    _document(store, contents, DECISION)
+    for policy in (None, *range(contents.iterations)):
+        _confirmation(store, contents, layout.confirmation(policy))
+    _document(store, contents, layout.DECISION)
     return contents
 
 
-def _iteration(store: RunStore, contents: Contents, prefix: str) -> bool:
+def _iteration(store: RunStore, contents: Contents, number: int) -> bool:
     """Read an iteration; whether there is anything of it."""
-    found = [_output(store, contents, f"{prefix}/{name}") for name in ITERATION_OUTPUTS]
-    documents = [
-        _document(store, contents, f"{prefix}/{name}") for name in ("evaluation/evaluation.json", "commit.json")
-    ]
+    found = [_output(store, contents, prefix) for prefix in layout.iteration_outputs(number)]
+    keys = (layout.evaluation_document(layout.evaluation(number)), layout.commit(number))
+    documents = [_document(store, contents, key) for key in keys]
     return any(found) or any(document is not None for document in documents)
 
 
-def _confirmation(store: RunStore, contents: Contents, prefix: str) -> None:
-    if _output(store, contents, f"{prefix}/candidates"):
-        for name in STAGE_OUTPUTS[1:]:
-            _output(store, contents, f"{prefix}/{name}")
-        _document(store, contents, f"{prefix}/confirmation.json")
-        _document(store, contents, f"{prefix}/comparison.json")
+def _confirmation(store: RunStore, contents: Contents, stage: str) -> None:
+    first, *others = layout.stage_outputs(stage)
+    if _output(store, contents, first):
+        for prefix in others:
+            _output(store, contents, prefix)
+        _document(store, contents, layout.confirmation_document(stage))
+        _document(store, contents, layout.comparison_document(stage))
 
 
 def _output(store: RunStore, contents: Contents, prefix: str) -> bool:
     """Read one manifest; whether it stands."""
-    key = f"{prefix}/manifest.json"
+    key = layout.manifest(prefix)
     document = _document(store, contents, key)
     if document is None:
         return key in contents.problems
@@ -120,7 +105,7 @@ def _output(store: RunStore, contents: Contents, prefix: str) -> bool:
     if manifest.run_id != contents.run_id:
         contents.problems[key] = f"belongs to run '{manifest.run_id}', this is run '{contents.run_id}'"
     contents.manifests[prefix] = manifest
-    if _document(store, contents, f"{prefix}/{REMOVED}") is not None:
+    if _document(store, contents, layout.removed(prefix)) is not None:
         contents.removed.add(prefix)
     return True
 

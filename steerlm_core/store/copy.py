@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
-from steerlm_core.store.contents import ALONGSIDE, RUN, Contents, read_contents
+from steerlm_core.store.contents import Contents, read_contents
 from steerlm_core.store.manifest import Part
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal, unseal
@@ -40,10 +41,10 @@ def copy_run(source: RunStore, target: RunStore, progress: Callable[[int, int, s
     for done, part in enumerate(parts, 1):
         _copy_part(source, target, part)
         progress(done, total, "objects")
-    for prefix in ALONGSIDE:
+    for prefix in layout.ALONGSIDE:
         for found in source.listing(prefix):
             target.put(found.key, source.read(found.key))
-    ordered = sorted(contents.documents, key=lambda key: key == RUN)
+    ordered = sorted(contents.documents, key=lambda key: key == layout.RUN)
     for done, key in enumerate(ordered, len(parts) + 1):
         _copy_document(target, key, seal(contents.documents[key]))
         progress(done, total, "objects")
@@ -79,7 +80,7 @@ def _is_sealed(data: bytes) -> bool:
 
 def _refuse_another_run(target: RunStore, contents: Contents) -> None:
     """Refuse a target that holds another run; where its run.json is damaged, its manifests say which run it is."""
-    if target.exists(RUN):
+    if target.exists(layout.RUN):
         there = read_contents(target)
         found = {there.run_id} if there.run_id else {manifest.run_id for manifest in there.manifests.values()}
         for run_id in found - {contents.run_id}:

@@ -12,14 +12,16 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from steerlm_core.store.contents import STAGE_OUTPUTS, Contents, iteration_prefix
+from steerlm_core import layout
+from steerlm_core.layout.kinds import Kind, recognise
+from steerlm_core.store.contents import Contents
 from steerlm_core.store.lease import Claim
-from steerlm_core.store.names import is_of_training, is_part, output_of
 from steerlm_core.store.objects import Listed
-from steerlm_core.store.run_store import REMOVED, RunStore
+from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
 
 _SILENT_SECONDS = 600.0  # a lease not renewed for so long is dead, however slow its clock and its lister's
+_UNFINISHED = (Kind.PART, Kind.RECORD, Kind.LEASE, Kind.WRITING)  # a checkpoint may be gone on from, however old
 _UNFINISHED_SECONDS = 86_400.0  # younger than that, what has no manifest may be waiting for it
 
 
@@ -69,10 +71,10 @@ def find_rubbish(
         prefix = owner.get(found.key)
         if prefix in retired:
             rubbish.retired.setdefault(prefix, []).append(found)
-        elif (prefix is None or prefix in contents.removed) and (output := output_of(found.key)) is not None:
-            if output in contents.manifests:
+        elif (prefix is None or prefix in contents.removed) and (known := recognise(found.key)):
+            if known.output in contents.manifests:
                 rubbish.unreferenced.append(found)
-            elif not (rubbish.at_work or found.modified > youngest or is_of_training(found.key)):
+            elif known.kind in _UNFINISHED and not (rubbish.at_work or found.modified > youngest):
                 rubbish.unfinished.append(found)
     return rubbish
 
@@ -94,16 +96,21 @@ def _remove_unfinished(store: RunStore, unfinished: list[Listed]) -> list[Listed
     """
     if at_work(store):
         return []
-    gone = [found for found in unfinished if not is_part(found.key)]
+    gone = [found for found in unfinished if not _is_part_of(found)]
     store.delete([found.key for found in gone])
     if at_work(store):
         return gone
-    parts = [found for found in unfinished if is_part(found.key)]
-    prefixes = {output_of(found.key) for found in parts}
-    committed = {prefix for prefix in prefixes if store.exists(f"{prefix}/manifest.json")}
-    parts = [found for found in parts if output_of(found.key) not in committed]
+    parts = [found for found in unfinished if _is_part_of(found)]
+    committed = {output for output in map(_is_part_of, parts) if store.exists(layout.manifest(output))}
+    parts = [found for found in parts if _is_part_of(found) not in committed]
     store.delete([found.key for found in parts])
     return gone + parts
+
+
+def _is_part_of(found: Listed) -> str:
+    """The output that an object is a part of; empty where it is none."""
+    known = recognise(found.key)
+    return known.output if known and known.kind is Kind.PART else ""
 
 
 def retire(
@@ -122,7 +129,7 @@ def retire(
 
 def _say_removed(store: RunStore, prefix: str, keys: Iterable[str]) -> None:
     """Note that these are gone on purpose, before they are gone."""
-    store.create(f"{prefix}/{REMOVED}", seal({"removed": sorted(keys)}))
+    store.create(layout.removed(prefix), seal({"removed": sorted(keys)}))
 
 
 def retired_prefixes(
@@ -132,22 +139,29 @@ def retired_prefixes(
     commits = contents.commits
     accepted = [number for number, commit in enumerate(commits) if commit["accepted"]]
     always = {len(commits) - 1, *in_use, *accepted[-1:], *(commit["best_iteration"] for commit in commits[-1:])}
-    for names, keep in ((("model",), keep_models), (STAGE_OUTPUTS, keep_candidates)):
+    for outputs_of, keep in ((_model, keep_models), (_samples, keep_candidates)):
         for number in range(len(commits) - keep if keep is not None else 0):
-            for name in names:
-                prefix = f"{iteration_prefix(number)}/{name}"
+            for prefix in outputs_of(number):
                 if number not in always and prefix in contents.manifests and prefix not in contents.removed:
                     yield prefix
+
+
+def _model(number: int) -> tuple[str, ...]:
+    return (layout.policy_model(number),)
+
+
+def _samples(number: int) -> tuple[str, ...]:
+    return layout.stage_outputs(layout.iteration(number))
 
 
 def at_work(store: RunStore) -> list[str]:
     """Return who holds a lease of the run, and which."""
     found = []
-    for listed in store.listing("leases/"):
+    for listed in store.listing(layout.LEASES):
         held = store.read_versioned(listed.key)
         claim = Claim.from_bytes(held[0]) if held else None
         if claim is None or claim.is_dead:
             continue
         if time.time() - listed.modified < max(_SILENT_SECONDS, 2 * claim.seconds):
-            found.append(f"{listed.key.removeprefix('leases/').removesuffix('.json')}: {claim.owner}")
+            found.append(f"{layout.lease_name(listed.key)}: {claim.owner}")
     return sorted(found)

@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.store.manifest import Manifest
-
-HASH_IN_NAME = 12  # hex digits
 
 
 def whole_folder(manifest: Manifest, root: str) -> tuple[str, str]:
@@ -33,7 +32,7 @@ def whole_folder(manifest: Manifest, root: str) -> tuple[str, str]:
 def folder_name(names: Sequence[str], hashes: Sequence[str]) -> str:
     """Return the hash that names a folder with these files, in order."""
     listed = "".join(f"{name}{sha256}" for name, sha256 in zip(names, hashes, strict=True))
-    return hashlib.sha256(listed.encode()).hexdigest()[:HASH_IN_NAME]
+    return hashlib.sha256(listed.encode()).hexdigest()[: layout.HASH_DIGITS]
 
 
 def file_sha256(path: Path) -> str:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from steerlm_core import layout
 from steerlm_core.errors import LeaseLostError, StoreError
 from steerlm_core.periodic import Periodic
 
@@ -146,7 +147,7 @@ def hold(store: Versioned, name: str, seconds: float, waiting: Callable[[str], N
         seconds: A holder that is silent for so long has lost it.
         waiting: Called once with the words for whom this runner waits.
     """
-    lease = _take(store, f"leases/{name}.json", seconds, waiting)
+    lease = _take(store, layout.lease(name), seconds, waiting)
     try:
         yield lease
     finally:

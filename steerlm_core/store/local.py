@@ -17,11 +17,10 @@ from pathlib import Path
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.store.objects import Listed
 
-UNFINISHED = ".writing-"
-_LOCK = ".lock"
 _TRIES = 100
 
 
@@ -116,14 +115,14 @@ class LocalObjects:
         for path in start.rglob("*"):
             key = path.relative_to(self._folder).as_posix()
             with suppress(FileNotFoundError):
-                if key.startswith(prefix) and path.is_file() and not path.is_symlink() and key != _LOCK:
+                if key.startswith(prefix) and path.is_file() and not path.is_symlink() and key != layout.LOCK:
                     state = path.stat()
                     yield Listed(key, state.st_size, state.st_mtime)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / _LOCK).open("w") as file:
+        with (self._folder / layout.LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -153,7 +152,7 @@ class LocalObjects:
 def _new_file(folder: Path) -> tuple[int, str]:
     """Make a temporary file in a folder that another runner may be removing at this moment, as it is empty."""
     folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.mkstemp(prefix=UNFINISHED, dir=folder)
+    return tempfile.mkstemp(prefix=layout.WRITING, dir=folder)
 
 
 def _version(data: bytes) -> str:

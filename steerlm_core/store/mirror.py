@@ -14,12 +14,12 @@ gc removes once the model stands.
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from steerlm_core import layout
 from steerlm_core.errors import LeaseLostError, RunStateError, SteerLMError, StoreError
 from steerlm_core.periodic import Periodic
 from steerlm_core.store.sealed import seal
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from steerlm_core.store.run_store import RunStore
 
 _LOOK_SECONDS = 0.5
-_STEP = re.compile(r"step-\d{8}")  # what the name of a checkpoint starts with, here and in the run root
 _log = logging.getLogger(__name__)
 
 
@@ -62,14 +61,14 @@ class CheckpointMirror:
 
     @property
     def _latest(self) -> str:
-        return f"{self._prefix}/latest.json"
+        return layout.latest_checkpoint(self._prefix)
 
     def _restore(self) -> None:
         found = self._store.document_versioned(self._latest)
         if found is None:
             return
         latest, version = found
-        step = _step(latest["name"])
+        step = layout.checkpoint_in(latest["name"])
         try:
             if not (self._folder / step).is_dir():
                 self._download(latest["name"], latest["files"], self._folder / step)
@@ -80,7 +79,7 @@ class CheckpointMirror:
         self._mirrored = step
 
     def _download(self, checkpoint: str, files: list[str], folder: Path) -> None:
-        unfinished = self._folder / f".unfinished-{checkpoint}"
+        unfinished = self._folder / f"{layout.UNFINISHED_CHECKPOINT}{checkpoint}"
         unfinished.mkdir(parents=True, exist_ok=True)
         for file in files:
             self._store.download(f"{self._prefix}/{checkpoint}/{file}", unfinished / file)
@@ -88,7 +87,7 @@ class CheckpointMirror:
 
     def _upload_newest(self) -> None:
         """Upload the newest checkpoint if it is new. Training goes on without, so a failure is said, not raised."""
-        newest = max((path.name for path in self._folder.glob("step-*")), default="")
+        newest = max((path.name for path in self._folder.glob(f"{layout.CHECKPOINT}*")), default="")
         if newest <= self._mirrored:
             return
         try:
@@ -99,7 +98,7 @@ class CheckpointMirror:
     def _upload(self, step: str) -> None:
         before = self._store.document_versioned(self._latest)
         old: dict[str, Any] = before[0] if before else {"name": "", "files": []}
-        if before and before[1] != self._unusable and _step(old["name"]) >= step:
+        if before and before[1] != self._unusable and layout.checkpoint_in(old["name"]) >= step:
             self._mirrored = step  # another runner is as far, or farther
             return
         mine: dict[str, Any] = {"name": f"{step}-{self._holder}", "files": []}
@@ -121,9 +120,3 @@ class CheckpointMirror:
         if version is None:
             return self._store.create(self._latest, latest)
         return self._store.swap(self._latest, latest, version)
-
-
-def _step(name: str) -> str:
-    """The part of a checkpoint's name that tells its step, and sorts by it."""
-    found = _STEP.match(name)
-    return found[0] if found else ""

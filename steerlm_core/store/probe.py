@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.store.run_store import RunStore
 
@@ -19,7 +20,7 @@ def probe(store: RunStore) -> None:
     Raises:
         StoreError: It does not, or cannot be written to.
     """
-    key, versions = f"leases/probe-{uuid.uuid4().hex}", []
+    key, versions = layout.probe(uuid.uuid4().hex), []
     try:
         for data, expected in ((b"1", True), (b"2", False)):
             if store.create(key, data) != expected:

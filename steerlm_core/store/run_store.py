@@ -18,16 +18,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError, ScratchError
-from steerlm_core.store.hashes import HASH_IN_NAME, file_sha256, folder_name, whole_folder
+from steerlm_core.store.hashes import file_sha256, folder_name, whole_folder
 from steerlm_core.store.manifest import Manifest, Part
 from steerlm_core.store.mirror import CheckpointMirror
 from steerlm_core.store.model_cache import FolderCache
 from steerlm_core.store.objects import Listed, Objects
 from steerlm_core.store.scratch import Scratch
 from steerlm_core.store.sealed import unseal
-
-REMOVED = "removed.json"  # beside a manifest: its parts were removed on purpose
 
 _HASHING = 4  # files at once
 
@@ -131,7 +130,7 @@ class RunStore:
         with self._temporary() as path:
             pq.write_table(table, path, compression="zstd")
             sha256 = file_sha256(path)
-            key = f"{prefix}/part-{number:05d}-{sha256[:HASH_IN_NAME]}.parquet"
+            key = layout.part(prefix, number, sha256[: layout.HASH_DIGITS])
             part = Part(key=key, rows=table.num_rows, size=path.stat().st_size, sha256=sha256, split=split)
             self._upload_once(part, path)
         return part
@@ -176,7 +175,7 @@ class RunStore:
         content = folder_name(names, hashes)
         parts = []
         for path, name, sha256 in zip(files, names, hashes, strict=True):
-            part = Part(key=f"{prefix}/{content}/{name}", size=path.stat().st_size, sha256=sha256)
+            part = Part(key=layout.model_file(prefix, content, name), size=path.stat().st_size, sha256=sha256)
             self._upload_once(part, path)
             parts.append(part)
         return parts
@@ -204,7 +203,7 @@ class RunStore:
             return
         folder = self._folder("work") / key
         folder.mkdir(parents=True, exist_ok=True)
-        with CheckpointMirror(self, f"{key}/checkpoints", folder / "checkpoints"):
+        with CheckpointMirror(self, layout.checkpoints(key), folder / layout.CHECKPOINTS):
             yield folder
 
     def verify(self, part: Part) -> None:
@@ -255,7 +254,7 @@ class RunStore:
         prefix = part.key
         while "/" in prefix:
             prefix = prefix.rpartition("/")[0]
-            if self.exists(f"{prefix}/{REMOVED}"):
+            if self.exists(layout.removed(prefix)):
                 return RunStateError(f"{self.url(prefix)}: removed by the run's retention; its manifest is kept.")
         return RunStateError(
             f"{self.url(part.key)}: missing, though a manifest names it. Restore it: "

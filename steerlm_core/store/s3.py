@@ -62,11 +62,8 @@ class S3Objects:
         Raises:
             ConfigError: The root names no bucket.
         """
-        found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*?))?/*", root)
-        if found is None:
-            raise ConfigError(f"'{root}' is no run root: expected s3://BUCKET/PREFIX.")
-        self._bucket, prefix = found[1], found[2]
-        self.root = f"s3://{self._bucket}/{prefix}" if prefix else f"s3://{self._bucket}"
+        self.root = plain_root(root)
+        self._bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._client = _client(attempts)
 
@@ -212,6 +209,17 @@ class _BrokenOffError(BotoCoreError):
     """The body of an answer ended before its end."""
 
     fmt = "the answer broke off: {cause}"
+
+
+def plain_root(root: str) -> str:
+    """Return a root without slashes at its end.
+
+    Raises:
+        ConfigError: It names no bucket.
+    """
+    if re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", root) is None:
+        raise ConfigError(f"'{root}' is no run root: expected s3://BUCKET/PREFIX.")
+    return root.rstrip("/")
 
 
 def endpoint() -> str:

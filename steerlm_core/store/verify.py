@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
-from steerlm_core.store.contents import DECISION, Contents, iteration_prefix, read_contents
+from steerlm_core.store.contents import Contents, read_contents
 from steerlm_core.store.run_store import RunStore
 
 Progress = Callable[[int, int, str], None]
@@ -39,19 +40,18 @@ def verify(store: RunStore, progress: Progress) -> tuple[Contents, dict[str, str
 def _contradictions(contents: Contents) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, commit in enumerate(contents.commits):
-        prefix = iteration_prefix(number)
-        for output in ("model", "evaluation"):
-            manifest = contents.manifests.get(f"{prefix}/{output}")
+        for field, prefix in (("model", layout.policy_model(number)), ("evaluation", layout.evaluation(number))):
+            manifest = contents.manifests.get(prefix)
             if manifest is None:
-                found[f"{prefix}/{output}/manifest.json"] = "missing, though the iteration is committed"
-            elif commit[output] != manifest.content_digest:
-                found[f"{prefix}/{output}/manifest.json"] = "is not the output that the iteration's commit names"
+                found[layout.manifest(prefix)] = "missing, though the iteration is committed"
+            elif commit[field] != manifest.content_digest:
+                found[layout.manifest(prefix)] = "is not the output that the iteration's commit names"
     for number in range(contents.iterations):
-        prefix = f"{iteration_prefix(number)}/evaluation"
-        document, manifest = contents.documents.get(f"{prefix}/evaluation.json"), contents.manifests.get(prefix)
+        key = layout.evaluation_document(layout.evaluation(number))
+        document, manifest = contents.documents.get(key), contents.manifests.get(layout.evaluation(number))
         if document is not None and (manifest is None or manifest.metrics["summary"] != document):
-            found[f"{prefix}/evaluation.json"] = "differs from what its manifest says"
-    decision = contents.documents.get(DECISION)
+            found[key] = "differs from what its manifest says"
+    decision = contents.documents.get(layout.DECISION)
     if decision is not None and (not contents.commits or contents.commits[-1] != decision):
-        found[DECISION] = "is not the commit of the last iteration"
+        found[layout.DECISION] = "is not the commit of the last iteration"
     return found

@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlm_core import layout
 from steerlm_core.config import digest
 from steerlm_core.errors import ForeignOutputError
 
@@ -33,7 +34,6 @@ _log = logging.getLogger("steerlm.training")
 
 _SHARD_BYTES = 2 << 30  # bounds the memory that writing takes
 _FORMAT = 1
-_PREFIX, _UNFINISHED = "step-", ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class Writer:
 
     def __init__(self, folder: Path, job: str, step: int, keep: int) -> None:
         """Start an unfinished checkpoint beside the others, and clear what earlier attempts left."""
-        for left in folder.glob(f"{_UNFINISHED}*"):
+        for left in folder.glob(f"{layout.UNFINISHED_CHECKPOINT}*"):
             shutil.rmtree(left)
         self._folder, self._job, self._step, self._keep = folder, job, step, keep
-        self._scratch = folder / f"{_UNFINISHED}{_name(step)}"
+        self._scratch = folder / f"{layout.UNFINISHED_CHECKPOINT}{layout.checkpoint(step)}"
         self._scratch.mkdir(parents=True)
         self._pending: dict[str, Tensor] = {}
         self._pending_bytes = 0
@@ -85,10 +85,10 @@ class Writer:
         files = {path.name: _fingerprint(path) for path in sorted(self._scratch.iterdir())}
         manifest: dict[str, Any] = {"format": _FORMAT, "job": self._job, "files": files, "tensors": self._where}
         manifest["sha256"] = digest(manifest)
-        (self._scratch / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=1))
+        (self._scratch / layout.MANIFEST).write_text(json.dumps(manifest, sort_keys=True, indent=1))
         for path in (*self._scratch.iterdir(), self._scratch):
             _sync(path)
-        final = self._folder / _name(self._step)
+        final = self._folder / layout.checkpoint(self._step)
         if final.exists():
             shutil.rmtree(final)
         self._scratch.rename(final)
@@ -121,9 +121,9 @@ def latest(folder: Path, job: str) -> Checkpoint | None:
 
 
 def _verified(folder: Path, job: str) -> Checkpoint:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / layout.MANIFEST).read_text())
     if manifest.pop("sha256") != digest(manifest):
-        raise ValueError("manifest.json is not what was written")
+        raise ValueError(f"{layout.MANIFEST} is not what was written")
     if manifest["format"] != _FORMAT:
         raise ValueError(f"format {manifest['format']}, this version reads {_FORMAT}")
     for name, expected in manifest["files"].items():
@@ -153,13 +153,9 @@ def set_random_state(name: str, state: Tensor) -> None:
         torch.cuda.set_rng_state(state.cpu())
 
 
-def _name(step: int) -> str:
-    return f"{_PREFIX}{step:08d}"
-
-
 def _folders(folder: Path) -> list[Path]:
     """Return the folders of checkpoints, the newest first."""
-    return sorted(folder.glob(f"{_PREFIX}*"), reverse=True) if folder.is_dir() else []
+    return sorted(folder.glob(f"{layout.CHECKPOINT}*"), reverse=True) if folder.is_dir() else []
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

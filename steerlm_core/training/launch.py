@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from steerlm_core import layout
 from steerlm_core.errors import ConfigError, OutOfMemoryError, SteerLMError
 from steerlm_core.processes import end_with_parent
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError, TrainJob, TrainReport, TrainResult
@@ -96,7 +97,7 @@ def run_torchrun(job: TrainJob, report: TrainReport | None = None) -> TrainResul
         SteerLMError: Training has failed: the error of the rank that raised one, else the last lines it printed.
         TrainingStoppedError: SIGTERM came; a checkpoint has been written.
     """
-    log = job.output.parent / "torchrun.log"
+    log = job.output.parent / layout.TORCHRUN_LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="steerlm-") as name, StopSignal() as stop:
         into = Path(name)

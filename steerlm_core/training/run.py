@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steerlm_core import layout
 from steerlm_core.errors import NonFiniteError, SteerLMError
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.packing import row_tokens
@@ -127,7 +128,8 @@ class _Run:
         self._say_what_is_cut()
         done = self._resume()
         steps = self._order.steps
-        record = Recorder(self._job.output.parent / "metrics.jsonl", done, steps, self._report) if self._leads else None
+        metrics = self._job.output.parent / layout.TRAINING_METRICS
+        record = Recorder(metrics, done, steps, self._report) if self._leads else None
         for step in range(done, steps):
             numbers, stop, due = self._step(step)
             if record:

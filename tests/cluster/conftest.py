@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
+from steerlm_core import runtime
 from steerlm_core.config import RunConfig
-from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import Session
 from steerlm_core.store import open_store
 from steerlm_core.store.copy import copy_run
 from tests.cluster.kit import GATEWAY, kubectl, load_image, running_cluster
 from tests.cluster.launched import Launched
 from tests.cluster.place import Place
 from tests.cluster.table import Table
+from tests.runs import run_at
 from tests.services.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3_server
 from tests.toy.world import build
 from tests.waiting import until
@@ -87,10 +86,10 @@ def prepared(toy: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Callab
         if epochs not in made:
             root = tmp_path_factory.mktemp(f"run-{epochs}")
             config = toy.model_copy(update={"train": toy.train.model_copy(update={"epochs": epochs})})
-            session = Session(str(root), create_or_open_run(str(root), config), EventLog("test", None))
-            session.prepare()
+            run = run_at(root, config)
+            runtime.prepare(run)
             for step in _BEFORE:
-                session.step(step, 0)
+                runtime.run_step(run, step, 0)
             made[epochs] = root
         return made[epochs]
 

@@ -13,10 +13,7 @@ from typer.testing import CliRunner
 from steerlm_core.cli import app
 from steerlm_core.config import parse_config
 from steerlm_core.errors import RunStateError, SteerLMError
-from steerlm_core.loop import run_loop
-from steerlm_core.observe.events import EventLog
 from steerlm_core.retrain.retention import objects_of
-from steerlm_core.run_root import create_or_open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.gc import find_rubbish, remove, retired_prefixes
@@ -24,6 +21,7 @@ from steerlm_core.store.lease import hold
 from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal, unseal
+from tests.runs import loop_at, run_at
 from tests.toy.runs import Finished, problems
 from tests.toy.world import build, small
 
@@ -82,7 +80,7 @@ def test_a_damaged_document_stops_the_run_before_its_use(run, key, said):
     run.put(key, bytes(data))
     run.delete(["decision.json", "iterations/002/commit.json"])
     with pytest.raises(SteerLMError, match=said):
-        run_loop(run.root, None, EventLog("toy", None), 3)
+        loop_at(run.root, iterations=3)
 
 
 def test_a_commit_that_names_another_model_is_found(run):
@@ -102,7 +100,7 @@ def test_a_manifest_of_another_run_is_refused(run):
     assert "belongs to run 'another-1234'" in problems(run)[key]
     run.delete(["iterations/001/groups/manifest.json"])
     with pytest.raises(RunStateError, match=r"labels/manifest\.json: belongs to run 'another-1234'"):
-        run_loop(run.root, None, EventLog("toy", None), 3)
+        loop_at(run.root, iterations=3)
 
 
 # ----------------------------------------------------------------------------------------------------------- gc
@@ -233,11 +231,11 @@ def test_a_run_that_goes_goes_whole_and_what_is_foreign_stays(run, damage):
         run.put(damage, b"damaged")
     whole = {found.key for found in run.listing()}
     _put(run, tuple(foreign), 0)
-    keys, _ = objects_of(run.root)
+    keys, _ = objects_of(run)
     assert set(keys) == whole
     assert keys[-1] == "run.json"
     run.delete(keys[: len(keys) // 2])
-    assert set(objects_of(run.root)[0]) == set(keys[len(keys) // 2 :])
+    assert set(objects_of(run)[0]) == set(keys[len(keys) // 2 :])
 
 
 def test_retention_keeps_the_best_and_the_last(run):
@@ -281,9 +279,9 @@ def test_retention_as_the_loop_goes_along_keeps_what_is_promoted(tmp_path):
     raw = small(build(tmp_path / "world")).model_dump(mode="json")
     config = parse_config({**raw, "runtime": {**raw["runtime"], "keep_models": 0, "keep_candidates": 0}}, "test")
     base, run = open_store(str(tmp_path / "base")), open_store(str(tmp_path / "run"))
-    create_or_open_run(run.root, config)
+    run_at(run.root, config)
     _promote_iteration(run, base, 0)
-    run_loop(run.root, None, EventLog("toy", None), 2)
+    loop_at(run.root, iterations=2)
     assert read_contents(run).removed == set()
 
 
@@ -291,6 +289,6 @@ def test_a_run_out_of_reach_of_its_base_root_goes_on_and_removes_nothing(bucket,
     raw = small(build(tmp_path / "world")).model_dump(mode="json")
     config = parse_config({**raw, "runtime": {**raw["runtime"], "keep_candidates": 0}}, "test")
     run = open_store(str(tmp_path / "run"))
-    create_or_open_run(run.root, config, {"base_root": "s3://no-such-bucket/base", "started_from": None})
-    run_loop(run.root, None, EventLog("toy", None), 2)
+    run_at(run.root, config, {"base_root": "s3://no-such-bucket/base", "started_from": None})
+    loop_at(run.root, iterations=2)
     assert read_contents(run).removed == set()

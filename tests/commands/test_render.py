@@ -13,7 +13,7 @@ from steerlm_core.commands.configure import Example, example_text
 from steerlm_core.config import load_config
 from steerlm_core.kube.job.spec import JobTarget, build_job
 from steerlm_core.platform import load_platform
-from steerlm_core.run_root import create_or_open_run
+from tests.runs import run_at
 from tests.services.kube_api import kube_api
 
 
@@ -47,7 +47,7 @@ def test_it_prints_the_job_of_a_configuration(files, monkeypatch, capsys):
 
 def test_a_run_root_gives_its_own_id(files, monkeypatch, capsys, tmp_path):
     config, platform = files
-    run = create_or_open_run(str(tmp_path / "run"), load_config(config))
+    run = run_at(tmp_path / "run", load_config(config))
     monkeypatch.setenv("STEERLM_PLATFORM", str(platform))
     assert steerlm(monkeypatch, "render", tmp_path / "run") == 0
     found = yaml.safe_load(capsys.readouterr().out)

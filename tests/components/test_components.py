@@ -29,11 +29,8 @@ def calls(tmp_path, monkeypatch):
     """Put the fake runtime in place, and return what was called."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "fake_runtime")
     fake = importlib.import_module("fake_runtime")
-    for package, name in (
-        ("steerlm_core", "runtime"),
-        ("steerlm_core.report", "html"),
-        ("steerlm_core.report", "markdown"),
-    ):
+    for stands_for in fake.STANDS_FOR:
+        package, _, name = f"steerlm_core.{stands_for}".rpartition(".")
         monkeypatch.setitem(sys.modules, f"{package}.{name}", fake)
         # `from package import name` finds the attribute first, where an earlier test has imported the real one.
         monkeypatch.setattr(importlib.import_module(package), name, fake, raising=False)

@@ -27,12 +27,11 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 import steerlm_core.store.s3 as s3
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import SteerLMError
-from steerlm_core.loop import run_loop
 from steerlm_core.observe.event_store import event_sink
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.local import LocalObjects
+from tests.runs import loop_at, run_at
 
 _WRITES = ("put", "create", "swap", "upload", "delete")
 PLANNED = r"(?!leases/|events/|.*/checkpoints/).*"  # keys whose writes do not depend on the clock
@@ -175,10 +174,10 @@ def _main(
     botocore.retryhandler.delay_exponential = lambda *given, **named: waits * long(*given, **named)
     _watch_writes(folder / "journal", at)
     try:
-        run = create_or_open_run(root, config)
+        run = run_at(root, config)
         log = EventLog(run.run_id, event_sink(open_store(root)))
         try:
-            print(run_loop(root, config, log)["kind"])
+            print(loop_at(root, config, log=log)["kind"])
         finally:
             log.close()
     except SteerLMError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlm_core.config import RunConfig, parse_config
-from steerlm_core.session import ITERATION_STEPS
+from steerlm_core.layout import ITERATION_STEPS
 from steerlm_core.store import open_store
 from steerlm_core.store.manifest import Manifest
 from tests.toy.runs import RESULTS

@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil
 
-from steerlm_core.kube.job.files import Heartbeat, Progress, heartbeat_key, progress_key
+from steerlm_core import layout
+from steerlm_core.kube.job.files import Heartbeat, Progress
 from steerlm_core.store import open_store
 
 JOB = "train-0123456789-0"
@@ -105,7 +106,7 @@ def _descendants(pid: int) -> list[int]:
 
 def step(root: str) -> int:
     """Steps done, as the launcher sees it."""
-    found = open_store(root).read_versioned(progress_key(JOB))
+    found = open_store(root).read_versioned(layout.job_progress(JOB))
     return Progress.model_validate_json(found[0]).step if found else 0
 
 
@@ -119,7 +120,7 @@ def heartbeat(root: str, seconds: float = 0.2) -> Iterator[None]:
         while not end.wait(seconds):
             counter += 1
             beat = Heartbeat(launcher="test", counter=counter, time=time.time())
-            store.put(heartbeat_key(JOB), beat.model_dump_json().encode())
+            store.put(layout.job_heartbeat(JOB), beat.model_dump_json().encode())
 
     thread = threading.Thread(target=beat)
     thread.start()

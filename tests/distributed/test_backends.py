@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import load_file
 from torch import Tensor
 
+from steerlm_core import runtime
 from steerlm_core.config import RunConfig
-from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import Session
-from steerlm_core.steps.context import RunInfo
+from tests.runs import run_at
 from tests.toy.world import build
 
 BEFORE = ("generate", "label", "score_prior", "weigh")
 
 
-def trained(root: Path, run: RunInfo, backend: str, processes: int) -> dict[str, Tensor]:
+def trained(root: Path, backend: str, processes: int) -> dict[str, Tensor]:
     """Train with a backend; the configuration's engine stays `single`."""
-    config = run.config.model_copy(
-        update={
-            "runtime": run.config.runtime.model_copy(update={"backend": backend}),
-            "train": run.config.train.model_copy(update={"processes": processes}),
-        }
-    )
-    Session(str(root), RunInfo(run.run_id, config), EventLog("test", None)).step("train", 0)
+    run = run_at(root, backend=backend)
+    train = run.config.train.model_copy(update={"processes": processes})
+    runtime.run_step(replace(run, config=run.config.model_copy(update={"train": train})), "train", 0)
     model = next((root / "iterations/000/model").rglob("model.safetensors"))
     return load_file(model)
 
@@ -37,14 +32,13 @@ def small(config: RunConfig) -> RunConfig:
 
 
 def test_the_backend_decides_the_engine_and_gives_the_same_model(tmp_path: Path) -> None:
-    run = create_or_open_run(str(tmp_path / "one"), small(build(tmp_path / "toy")))
-    session = Session(str(tmp_path / "one"), run, EventLog("test", None))
-    session.prepare()
+    run = run_at(tmp_path / "one", small(build(tmp_path / "toy")))
+    runtime.prepare(run)
     for step in BEFORE:
-        session.step(step, 0)
+        runtime.run_step(run, step, 0)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    one = trained(tmp_path / "one", run, "local", 1)
-    two = trained(tmp_path / "two", run, "torchrun", 2)
+    one = trained(tmp_path / "one", "local", 1)
+    two = trained(tmp_path / "two", "torchrun", 2)
     assert (tmp_path / "two/iterations/000/train/torchrun.log").is_file()
     for name, weight in one.items():
         assert (weight - two[name]).abs().max() < 1e-4, name

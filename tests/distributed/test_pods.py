@@ -14,14 +14,14 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from steerlm_core import runtime
+from steerlm_core import layout, runtime
 from steerlm_core.config import parse_config
-from steerlm_core.kube.job.files import End, Outcome, outcome_key
-from steerlm_core.run_root import create_or_open_run
+from steerlm_core.kube.job.files import End, Outcome
 from steerlm_core.store import open_store
 from steerlm_core.store.manifest import Manifest
 from steerlm_core.training.checkpoints import latest
 from tests.distributed.pods import JOB, heartbeat, pods, step
+from tests.runs import run_at
 from tests.services.processes import free_ports
 from tests.waiting import until
 
@@ -50,10 +50,10 @@ def weighed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prior = base_model(1, config=BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320,
                                             validation_stories=8))  # fmt: skip
     root = str(tmp_path_factory.mktemp("runs") / "weighed")
-    create_or_open_run(root, parse_config({**SETTINGS, "models": {"prior": str(prior)}}, "tiny"))
-    runtime.prepare(root)
+    run = run_at(root, parse_config({**SETTINGS, "models": {"prior": str(prior)}}, "tiny"))
+    runtime.prepare(run)
     for name in ("generate", "label", "score_prior", "weigh"):
-        runtime.run_step(name, root, 0)
+        runtime.run_step(run, name, 0)
     return Path(root)
 
 
@@ -62,7 +62,7 @@ def trained(weighed: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest
     """The model that torchrun makes of it with two processes of this machine."""
     root = tmp_path_factory.mktemp("runs") / "torchrun"
     shutil.copytree(weighed, root)
-    runtime.run_step("train", str(root), 0)
+    runtime.run_step(run_at(root), "train", 0)
     return model(str(root))
 
 
@@ -83,7 +83,7 @@ def model(root: str) -> Manifest:
 
 
 def told(root: str, node: int = 0) -> Outcome | None:
-    key = outcome_key(JOB, node)
+    key = layout.job_outcome(JOB, node)
     found = open_store(root).read_versioned(key)
     return Outcome.from_bytes(found[0], key) if found else None
 
@@ -108,7 +108,7 @@ def test_two_nodes_make_the_bytes_that_torchrun_makes_with_two_processes(root, t
     assert outcome is not None
     assert (outcome.end, outcome.rank) == (End.DONE, 0)
     assert told(root, 1) is None
-    open_store(root).put(outcome_key(JOB, 1), b"of an earlier job of this name")
+    open_store(root).put(layout.job_outcome(JOB, 1), b"of an earlier job of this name")
     with pods(tmp_path / "again", root) as both:
         assert [pod.end()[0] for pod in both] == [0, 0]
     assert told(root, 1) is None

@@ -1,4 +1,4 @@
-"""Stands in for `runtime` and `observe.report`: the same calls, noted in ROOT/calls.jsonl, and empty commits.
+"""Stands in for the modules that components call: the same calls, noted in ROOT/calls.jsonl, and empty commits.
 
 FAKE_STOP_AT: the iteration that decides to stop. FAKE_GATE: what the gate says for 'run'. FAKE_FAIL: the step that
 fails, by a user's mistake or as FAKE_ERROR says.
@@ -6,16 +6,38 @@ fails, by a user's mistake or as FAKE_ERROR says.
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 from steerlm_core import errors
 
+STANDS_FOR = ("begin", "run", "runtime", "report.html", "report.markdown")
+
+
+class Run(str):
+    """A run is no more than its root."""
+
+    root = property(str)
+
+
+def open_run(root):
+    return Run(root)
+
+
+def open_or_create_run(store, config):
+    return Run(store.root)
+
+
+@contextmanager
+def opened(root):
+    yield Run(root)
+
 
 def begin(root, base_root, config, config_uri, job, max_iterations, room):
     if not root:
-        return ""
+        return None
     _called(root, "begin", config=config, config_uri=config_uri, max_iterations=int(max_iterations), room=int(room))
-    return root
+    return Run(root)
 
 
 def prepare(root, shards):
@@ -32,7 +54,7 @@ def gate(root, iteration, max_iterations):
     return os.environ.get("FAKE_GATE", "run")
 
 
-def run_step(name, root, iteration, shard=0, shards=1):
+def run_step(root, name, iteration, shard=0, shards=1):
     print(f"{name} speaks")
     _called(root, name, iteration=int(iteration), **({"shard": int(shard)} if shards > 1 else {}))
     if name == "decide":
@@ -53,8 +75,8 @@ def finish(root, max_iterations):
     return {"promoted": False, "words": "Not promoted."}
 
 
-def write_html(roots, path, upto=None):
-    path.write_text(f"<title>{roots[0]} {upto}</title>")
+def write_html(runs, path, upto=None):
+    path.write_text(f"<title>{runs[0]} {upto}</title>")
 
 
 def write_markdown(root, path):

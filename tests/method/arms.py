@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steerlm_core import layout
 from steerlm_core.config import RunConfig
-from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import Session
-from steerlm_core.steps import confirm, decide
+from steerlm_core.steps import confirm
 from steerlm_core.steps.annotate import read_texts
 from steerlm_core.steps.context import Stage, StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.training.supervised import fit_sft, sft_examples
+from tests.runs import loop_at, run_at
 
 _DRAW = 3_000_000  # no stage of a run draws under this number
 
@@ -38,16 +37,15 @@ class Arm:
 
 def run_arms(config: RunConfig, root: Path) -> tuple[dict[str, Arm], dict[str, Any]]:
     """Run the loop at `root`, then judge the three arms; returns them and how the loop ended."""
-    outcome = run_loop(str(root), config, EventLog("method", None))
-    session = Session(str(root), create_or_open_run(str(root), None), EventLog("method", None))
+    outcome = loop_at(root, config)
     with EventLog("method", None).step("arms") as events:
-        context = session.context(events)
+        context = run_at(root).context(events)
         tokens = _tokens_of_v2(context)
         _train_control(context, tokens)
         best = outcome["best_iteration"]
         policies = {
-            "policy 0": (decide.POLICY_0, 0),
-            "v2": (decide.POLICY_0 if best is None else f"iterations/{best:03d}/model", tokens),
+            "policy 0": (layout.policy_model(None), 0),
+            "v2": (layout.policy_model(best), tokens),
             "v1 trained on": ("arms/control", tokens),
         }
         return {name: _judge(context, name, *policy) for name, policy in policies.items()}, outcome
@@ -62,7 +60,7 @@ def _judge(context: StepContext, name: str, policy: str, tokens: int) -> Arm:
 def _tokens_of_v2(context: StepContext) -> int:
     """Tokens of all training groups of all iterations, as often as training saw them, prompts once a group."""
     tokens, iteration = 0, 0
-    while context.store.exists(decide.commit_key(iteration)):
+    while context.store.exists(layout.commit(iteration)):
         for _, table in context.tables(f"iterations/{iteration:03d}/groups", ["train"]):
             for group in table.to_pylist():
                 kept = [len(ids) for ids, valid in zip(group["responses"], group["valid"], strict=True) if valid]
@@ -74,7 +72,7 @@ def _tokens_of_v2(context: StepContext) -> int:
 def _train_control(context: StepContext, tokens: int) -> None:
     """Train SteerLM v1 on: policy 0 further, on its own texts."""
     config = context.config
-    policy = context.manifest(decide.POLICY_0)
+    policy = context.manifest(layout.policy_model(None))
     output = Output(context, "control", "arms/control", {"policy": policy.content_digest}, {"tokens": tokens})
     if output.existing():
         return

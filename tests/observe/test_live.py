@@ -16,14 +16,15 @@ import pytest
 import yaml
 
 from steerlm_core.config import parse_config
-from steerlm_core.loop import run_loop
 from steerlm_core.observe import event_file
 from steerlm_core.observe.event_store import event_sink, read_events
 from steerlm_core.observe.events import EventLog
 from steerlm_core.report.html import write_html
+from steerlm_core.run import open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
 from tests.in_process import STEERLM
+from tests.runs import loop_at
 from tests.tiny import tiny_settings
 from tests.waiting import until
 
@@ -61,13 +62,13 @@ def test_a_run_in_a_bucket_is_watched_from_elsewhere_until_it_ends(bucket, confi
     assert lines[-1].startswith("confirm: ")
     assert "On fresh candidates" in shown
     _assert_a_step_of_its_own_says_all(bucket, store)
-    write_html([bucket], config.parent / "report.html")
+    write_html([open_run(bucket)], config.parent / "report.html")
     assert "<h2>Samples</h2>" in (config.parent / "report.html").read_text()
 
 
 def _assert_a_step_of_its_own_says_all(root: str, store: RunStore) -> None:
     """A step in a pod: structured lines, and its last event is in the bucket when its process has ended."""
-    code = f"from steerlm_core.runtime import run_step; run_step('weigh', '{root}', 0)"
+    code = f"from steerlm_core.runtime import *\nwith opened('{root}') as run: run_step(run, 'weigh', 0)"
     environment = {**os.environ, "KUBERNETES_SERVICE_HOST": "127.0.0.1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=HERE, capture_output=True, text=True, check=True
@@ -154,7 +155,7 @@ def test_a_disk_that_is_full_for_events_is_reported_once_and_the_run_ends(tmp_pa
     log = EventLog("tiny", event_sink(store), [heard.append])
     with monkeypatch.context() as patch:
         patch.setattr(event_file.os, "write", full)
-        run_loop(str(tmp_path / "run"), parse_config(tiny_settings(), "tiny"), log)
+        loop_at(tmp_path / "run", parse_config(tiny_settings(), "tiny"), log=log)
         log.close()
     messages = [event.fields["message"] for event in heard if event.kind == "warning"]
     assert len([message for message in messages if "No space left on device" in message]) == 1

@@ -19,6 +19,7 @@ from steerlm_core.errors import ConfigError, DataError, RunStateError
 from steerlm_core.kubeflow.local_runner import run_under_kfp_local
 from steerlm_core.kubeflow.package import plain
 from steerlm_core.kubeflow.packaged import load_pipeline, pipeline_path, room
+from steerlm_core.store import open_store
 
 STEPS = ["generate", "label", "score_prior", "weigh", "train", "evaluate", "decide"]
 AROUND = ["begin", "prepare", "gate", "confirm", "finish", "report"]
@@ -132,7 +133,9 @@ def root(tmp_path, monkeypatch) -> Path:
     """A root for runs whose steps use the fake runtime, in an empty working directory."""
     monkeypatch.setenv("PYTHONPATH", str(FAKES), prepend=os.pathsep)
     monkeypatch.syspath_prepend(FAKES)
-    monkeypatch.setitem(sys.modules, "steerlm_core.runtime", importlib.import_module("fake_runtime"))
+    fake = importlib.import_module("fake_runtime")
+    for name in ("run", "runtime"):
+        monkeypatch.setitem(sys.modules, f"steerlm_core.{name}", fake)
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     return tmp_path / "run"
@@ -145,7 +148,7 @@ def called(root: Path) -> list[str]:
 
 def test_runs_iterations_until_the_run_decides_to_stop(root, monkeypatch, capfd, recwarn):
     monkeypatch.setenv("FAKE_STOP_AT", "1")
-    run_under_kfp_local(str(root), config())
+    run_under_kfp_local(open_store(str(root)), config())
     names = called(root)
     assert sorted(names[2:-3]) == sorted(f"{step} {iteration}" for iteration in (0, 1) for step in STEPS)
     assert [*names[:2], names[8], *names[15:]] == [
@@ -188,17 +191,17 @@ def run_pipeline(root: Path | str, **arguments: object) -> None:
 
 
 def test_stops_at_max_iterations_and_goes_on_when_it_is_raised(root):
-    run_under_kfp_local(str(root), config(max_iterations=1))
+    run_under_kfp_local(open_store(str(root)), config(max_iterations=1))
     assert called(root).count("decide 0") == 1
     assert "generate 1" not in called(root)
-    run_under_kfp_local(str(root), config(max_iterations=2))
+    run_under_kfp_local(open_store(str(root)), config(max_iterations=2))
     assert "decide 1" in called(root)
 
 
 def test_a_users_mistake_comes_out_as_the_step_said_it(root, monkeypatch, capfd):
     monkeypatch.setenv("FAKE_FAIL", "weigh")
     with pytest.raises(DataError) as error:
-        run_under_kfp_local(str(root), config())
+        run_under_kfp_local(open_store(str(root)), config())
     assert str(error.value) == "prompts.jsonl: 2 lines are no JSON\n  line 3: {\n\n  line 7: ["
     assert called(root)[-1] in {"label 0", "score_prior 0"}
     assert "Traceback" not in capfd.readouterr().out
@@ -210,16 +213,16 @@ def test_a_crash_shows_the_steps_traceback(root, monkeypatch):
     with pytest.raises(
         RuntimeError, match=r"(?s)^step 'train' failed\nTraceback.*ZeroDivisionError: division by zero$"
     ):
-        run_under_kfp_local(str(root), config())
+        run_under_kfp_local(open_store(str(root)), config())
 
 
 def test_a_condition_that_was_silently_skipped_is_no_success(root, monkeypatch):
     monkeypatch.setenv("FAKE_GATE", "maybe")
     with pytest.raises(RunStateError, match="reported success, but did not run every iteration"):
-        run_under_kfp_local(str(root), config(max_iterations=1))
+        run_under_kfp_local(open_store(str(root)), config(max_iterations=1))
 
 
 def test_more_iterations_than_compiled_are_refused_before_anything_runs(root):
     with pytest.raises(ConfigError, match="max_iterations: 9 is more than the 8 "):
-        run_under_kfp_local(str(root), config(max_iterations=9))
+        run_under_kfp_local(open_store(str(root)), config(max_iterations=9))
     assert not root.exists()

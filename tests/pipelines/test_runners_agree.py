@@ -10,8 +10,8 @@ from kfp import components
 from pipelines.steerlm_v2.pipeline import compile_to
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.kubeflow import local_runner
-from steerlm_core.loop import run_loop
-from steerlm_core.observe.events import EventLog
+from steerlm_core.store import open_store
+from tests.runs import loop_at
 from tests.toy.runs import results
 
 TINY = {
@@ -33,7 +33,7 @@ TINY = {
 
 
 def run_in_process(root: Path, config: RunConfig) -> None:
-    run_loop(str(root), config, EventLog(config.name, None, []))
+    loop_at(root, config)
 
 
 @pytest.mark.timeout(600)  # a process a step; and the first test to use the base model makes it
@@ -43,7 +43,7 @@ def test_both_runners_find_and_decide_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(local_runner, "load_pipeline", lambda: short)  # six gates, and processes, fewer
     config = parse_config(TINY, "tiny")
     run_in_process(tmp_path / "here", config)
-    local_runner.run_under_kfp_local(str(tmp_path / "kfp"), config)
+    local_runner.run_under_kfp_local(open_store(str(tmp_path / "kfp")), config)
     here, kfp = results(str(tmp_path / "here")), results(str(tmp_path / "kfp"))
     assert {"iterations/000/commit.json", "iterations/001/commit.json"} <= here.keys()
     assert here == kfp

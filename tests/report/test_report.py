@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from steerlm_core.config import RunConfig, parse_config
-from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
 from steerlm_core.observe.text import printable
 from steerlm_core.report import figures, plots
@@ -21,6 +20,8 @@ from steerlm_core.report.html import comparison_html, report_html, write_html
 from steerlm_core.report.markdown import write_markdown
 from steerlm_core.report.read import read_run
 from steerlm_core.report.run_view import RunView
+from steerlm_core.run import open_run
+from tests.runs import loop_at, run_at
 from tests.tiny import tiny_settings
 from tools.chromium import Page, browser
 
@@ -39,7 +40,7 @@ def root(tmp_path_factory, config) -> Path:
     """A finished run of two iterations, with a warning."""
     root = tmp_path_factory.mktemp("report") / "run"
     log = EventLog("tiny", _sink(root))
-    run_loop(str(root), config, log)
+    loop_at(root, config, log=log)
     with log.step("label", 1) as says:
         says.warning("a strange text")
     log.close()
@@ -55,7 +56,7 @@ def _sink(root: Path):
 
 @pytest.fixture(scope="module")
 def run(root) -> RunData:
-    return read_run(RunView(str(root)))
+    return read_run(RunView(open_run(str(root))))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def _assert_quiet(page: Page, path: Path) -> None:
 
 def test_the_report_opens_without_errors_or_network_and_shows_every_section(root, run, fresh, tmp_path):
     path = tmp_path / "report.html"
-    write_html([str(root)], path)
+    write_html([open_run(str(root))], path)
     assert path.stat().st_size < 3_000_000
     fresh.open(path)
     _assert_quiet(fresh, path)
@@ -169,7 +170,7 @@ def test_a_title_of_a_figure_cannot_break_out_of_it(fresh, tmp_path):
 @pytest.mark.parametrize(("width", "dark"), [(1000, False), (1000, True), (360, False)])
 def test_the_page_fits_its_window_and_its_text_stands_out(root, fresh, tmp_path, width, dark):
     path = tmp_path / "report.html"
-    write_html([str(root)], path)
+    write_html([open_run(str(root))], path)
     fresh.view(width, dark=dark)
     fresh.open(path)
     assert fresh.evaluate("document.documentElement.scrollWidth") <= width
@@ -194,7 +195,7 @@ CONTRAST = """(() => {
 
 def test_on_paper_nothing_is_cut_off(root, fresh, tmp_path):
     path = tmp_path / "report.html"
-    write_html([str(root)], path)
+    write_html([open_run(str(root))], path)
     fresh.open(path)
     assert fresh.on_paper().startswith(b"%PDF")
     fresh.call("Emulation.setEmulatedMedia", media="print")
@@ -208,21 +209,20 @@ def test_on_paper_nothing_is_cut_off(root, fresh, tmp_path):
 
 
 def test_a_report_of_an_iteration_knows_nothing_of_what_came_after(root, run, tmp_path):
-    early = read_run(RunView(str(root)), upto=0)
+    early = read_run(RunView(open_run(str(root))), upto=0)
     assert [each.number for each in early.iterations] == [0]
     assert early.confirmation is None
     assert early.reason == run.iterations[0].fields["reason"]
-    write_html([str(root)], tmp_path / "early.html", upto=0)
+    write_html([open_run(str(root))], tmp_path / "early.html", upto=0)
     text = (tmp_path / "early.html").read_text()
     assert "iteration 1" not in text
     assert run.iterations[0].fields["reason"] in text.replace("&#39;", "'")
 
 
 def test_a_run_that_has_just_begun_has_a_report(config, tmp_path):
-    from steerlm_core.run_root import create_or_open_run
 
-    create_or_open_run(str(tmp_path / "new"), config)
-    write_html([str(tmp_path / "new")], tmp_path / "new.html")
+    run_at(tmp_path / "new", config)
+    write_html([open_run(str(tmp_path / "new"))], tmp_path / "new.html")
     text = (tmp_path / "new.html").read_text()
     assert "No iteration has been committed yet." in text
     assert re.findall(r'<section id="([\w-]+)"', text) == ["config"]
@@ -247,7 +247,7 @@ def test_several_runs_are_compared(root, run, fresh, tmp_path):
     for words in ("seed", "77", "generate.candidates", "3, 5 candidates a group; their distances cannot be compared"):
         assert words in text
     assert "max_new_tokens" not in text  # set alike in both
-    write_html([str(root), str(root)], path)
+    write_html([open_run(str(root)), open_run(str(root))], path)
     assert f"{run.run_id} in {root}" in path.read_text()
 
 
@@ -285,7 +285,7 @@ def test_checks_call_out_what_cannot_be_trusted(run):
 
 
 def test_markdown_names_reason_and_iterations(root, run, tmp_path):
-    write_markdown(str(root), tmp_path / "report.md")
+    write_markdown(open_run(str(root)), tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
     assert run.reason in text
     assert "## Iterations" in text

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
+from steerlm_core import layout
 from steerlm_core.config import load_config
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.retrain import promotion, running
 from steerlm_core.retrain.begin import begin
 from steerlm_core.retrain.finish import judge
-from steerlm_core.run_root import create_or_open_run
 from steerlm_core.store import open_store
 from steerlm_core.store.sealed import seal
 from tests.in_process import Steerlm
+from tests.runs import run_at
 from tests.toy.world import build, small
 from tests.waiting import until
 
@@ -55,7 +56,7 @@ def _config(world: Path, tmp_path: Path, **prompts: Any) -> Path:
 
 
 def _running(base: str) -> dict[str, Any]:
-    return open_store(base).document(running.RUNNING)
+    return open_store(base).document(layout.RUNNING)
 
 
 def test_retraining_from_the_first_model_to_a_rollback(world, bucket, tmp_path, said):
@@ -84,7 +85,7 @@ def test_retraining_from_the_first_model_to_a_rollback(world, bucket, tmp_path, 
     promoted = comparison["distance"]["mean"] <= 0 and comparison["steering_error"]["low"] <= 0
     assert ("Promoted: distance" in words) == promoted
     assert ("Not promoted: distance" in words) == (not promoted)
-    promotion.promote(base, second, "for the rest of this test")
+    promotion.promote(base, open_store(second), "for the rest of this test")
 
     worse = yaml.safe_load((tmp_path / "config.yaml").read_text())
     worse["train"] |= {"learning_rate": 1.0, "clip_norm": 0.0}
@@ -106,14 +107,14 @@ def _runs(bucket: str) -> set[str]:
 
 def _begin(world: Path, bucket: str, job: str, workflow: str = "", ended: running.Ended = lambda _: None) -> Any:
     who = running.Job(job, running.WorkflowName(workflow, "team-a" if workflow else ""))
-    return begin(bucket, load_config(world / "config.yaml"), who, ended)
+    return begin(running.open_base(bucket), load_config(world / "config.yaml"), who, ended)
 
 
 def test_of_two_that_start_together_one_trains(world, bucket):
-    assert _begin(world, bucket, "one").root == f"{bucket}/runs/one"
+    assert _begin(world, bucket, "one").store.root == f"{bucket}/runs/one"
     with pytest.raises(RunStateError, match=r"running\.json: job 'one' \(.*/runs/one\) is at work"):
         _begin(world, bucket, "two")
-    assert _begin(world, bucket, "one").root == f"{bucket}/runs/one"  # the same job, retried
+    assert _begin(world, bucket, "one").store.root == f"{bucket}/runs/one"  # the same job, retried
 
 
 def test_many_that_start_together_have_one_winner(world, bucket):
@@ -121,7 +122,7 @@ def test_many_that_start_together_have_one_winner(world, bucket):
 
     def start(number: int) -> str:
         try:
-            return str(_begin(world, bucket, f"job-{number}").root)
+            return str(_begin(world, bucket, f"job-{number}").store.root)
         except RunStateError:
             return ""
 
@@ -132,17 +133,17 @@ def test_many_that_start_together_have_one_winner(world, bucket):
 
 def test_a_run_whose_workflow_has_ended_is_resumed_by_the_next(world, bucket):
     begun = _begin(world, bucket, "one", "workflow-1")
-    create_or_open_run(begun.root, begun.config, begun.origin)
+    run_at(begun.store.root, begun.config, begun.origin)
     with pytest.raises(RunStateError, match="Workflow 'workflow-1' in namespace 'team-a'"):
         _begin(world, bucket, "two", "workflow-2", lambda other: other.name != "workflow-1")
     again = _begin(world, bucket, "two", "workflow-2", lambda other: other.name == "workflow-1")
-    assert (again.root, again.config) == (begun.root, None)
+    assert (again.store.root, again.config) == (begun.store.root, None)
 
 
 def test_a_claim_that_nobody_renews_grows_stale(world, bucket, monkeypatch):
     _begin(world, bucket, "one")
     monkeypatch.setattr(running, "STALE_SECONDS", 0.0)
-    assert _begin(world, bucket, "two").root == f"{bucket}/runs/two"
+    assert _begin(world, bucket, "two").store.root == f"{bucket}/runs/two"
 
 
 def test_a_step_of_the_run_renews_its_claim_and_one_of_a_copy_elsewhere_does_not(world, bucket, tmp_path, monkeypatch):
@@ -154,7 +155,7 @@ def test_a_step_of_the_run_renews_its_claim_and_one_of_a_copy_elsewhere_does_not
         seen.add(_running(bucket)["renewed"])
         return len(seen) - 1
 
-    with running.renewed(base, begun.root):
+    with running.renewed(base, begun.store.root):
         until("a second renewal", lambda: renewals() >= 2, 30, 0.01)
     before = _running(bucket)
     with running.renewed(base, str(tmp_path / "one")):
@@ -187,9 +188,9 @@ def test_a_model_promoted_meanwhile_stays(world, bucket, tmp_path, said):
     said("retrain", _config(world, tmp_path), bucket)
     base = open_store(bucket)
     (root,) = _runs(bucket)
-    base.delete([promotion.PROMOTED])
+    base.delete([layout.PROMOTED])
     with pytest.raises(SteerLMError, match="another model has come into use since this run started"):
-        promotion.promote(base, root, "", instead_of="0" * 64)
+        promotion.promote(base, open_store(root), "", instead_of="0" * 64)
 
 
 def test_gc_removes_old_runs_but_none_that_is_needed(bucket, steerlm):

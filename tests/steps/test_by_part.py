@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,11 @@ import steerlm_core.steps.generate as generate_module
 import steerlm_core.steps.label as label_module
 from steerlm_core.config import LabelConfig
 from steerlm_core.errors import CaptureError, ForeignOutputError
-from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import Session
-from steerlm_core.steps.context import RunInfo, Shard
+from steerlm_core.runtime import run_step
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.manifest import Manifest
+from tests.runs import run_at
 from tests.toy.runs import Finished
 
 OUTPUTS = {"generate": "candidates", "label": "labels", "score_prior": "prior_scores"}
@@ -29,10 +28,6 @@ OUTPUTS = {"generate": "candidates", "label": "labels", "score_prior": "prior_sc
 def root(finished: Finished, tmp_path: Path) -> Path:
     """One iteration of the toy world, in one process; to be changed."""
     return Path(shutil.copytree(finished(1), tmp_path / "run"))
-
-
-def _session(root: Path, run: RunInfo | None = None) -> Session:
-    return Session(str(root), run or create_or_open_run(str(root), None), EventLog("toy", None))
 
 
 def _output(root: Path, name: str) -> Manifest | None:
@@ -49,14 +44,14 @@ def test_shards_make_what_one_process_makes(root):
     assert whole["label"] is not None
     assert len(whole["label"].parts) > 3
     _undo(root, *OUTPUTS.values())
-    session = _session(root)
+    run = run_at(root)
     for name, output in OUTPUTS.items():
         for index in (2, 0):
-            assert session.step(name, 0, Shard(index, 3)) == {}
+            assert run_step(run, name, 0, index, 3) == {}
             assert _output(root, output) is None
-        numbers = session.step(name, 0, Shard(1, 3))
+        numbers = run_step(run, name, 0, 1, 3)
         assert _output(root, output) == whole[name]
-        assert session.step(name, 0, Shard(0, 3)) == numbers == whole[name].metrics
+        assert run_step(run, name, 0, 0, 3) == numbers == whole[name].metrics
 
 
 def test_a_step_goes_on_at_the_part_where_it_was_interrupted(root, monkeypatch):
@@ -73,19 +68,19 @@ def test_a_step_goes_on_at_the_part_where_it_was_interrupted(root, monkeypatch):
 
     monkeypatch.setattr(label_module, "_label", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        _session(root).step("label", 0)
-    _session(root).step("label", 0)
+        run_step(run_at(root), "label", 0)
+    run_step(run_at(root), "label", 0)
     assert len(labelled) == len(whole.parts) + 1
     assert _output(root, "labels") == whole
 
 
 def test_parts_made_from_other_settings_are_not_taken_over(root):
     _undo(root, "labels")
-    session = _session(root)
-    session.step("label", 0, Shard(0, 2))
-    other = session.run.config.model_copy(update={"label": LabelConfig(beta_concentration=3.0)})
+    run = run_at(root)
+    run_step(run, "label", 0, 0, 2)
+    other = run.config.model_copy(update={"label": LabelConfig(beta_concentration=3.0)})
     with pytest.raises(ForeignOutputError, match=r"labels/records/00000\.json: this part was made from other inputs"):
-        _session(root, RunInfo(session.run.run_id, other)).step("label", 0)
+        run_step(replace(run, config=other), "label", 0)
 
 
 def test_candidates_that_fail_the_gate_are_sampled_anew(root, monkeypatch):
@@ -101,6 +96,6 @@ def test_candidates_that_fail_the_gate_are_sampled_anew(root, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(generate_module, "sample", off)
         with pytest.raises(CaptureError):
-            _session(root).step("generate", 0)
-    _session(root).step("generate", 0)
+            run_step(run_at(root), "generate", 0)
+    run_step(run_at(root), "generate", 0)
     assert _output(root, "candidates") == whole

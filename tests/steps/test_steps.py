@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,13 @@ import pyarrow as pa
 import pytest
 
 import steerlm_core.steps.generate as generate_module
+from steerlm_core import layout, runtime
 from steerlm_core.config import GenerateConfig, RunConfig, parse_config
 from steerlm_core.errors import CaptureError, DataError, ForeignOutputError, RunStateError
-from steerlm_core.loop import run_loop
 from steerlm_core.observe.events import EventLog
-from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import ITERATION_STEPS, Session
+from steerlm_core.run import Run
+from steerlm_core.runtime import prepare, run_step
 from steerlm_core.steps import confirm, decide
-from steerlm_core.steps.context import RunInfo
 from steerlm_core.steps.drift import Drift, histogram, judge
 from steerlm_core.steps.output import Output
 from steerlm_core.store import open_store
@@ -29,6 +29,7 @@ from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.manifest import Manifest
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
+from tests.runs import loop_at, run_at
 from tests.toy.world import CANDIDATES, build, small
 
 Change = Callable[[dict[str, Any]], None]
@@ -41,15 +42,12 @@ class World:
     root: Path
 
     @property
-    def info(self) -> RunInfo:
-        return create_or_open_run(str(self.root), None)
-
-    def session(self, run: RunInfo | None = None) -> Session:
-        return Session(str(self.root), run or self.info, EventLog("test", None))
+    def opened(self) -> Run:
+        return run_at(self.root)
 
     def run(self, *steps: str, iteration: int = 0) -> dict[str, Any]:
-        session = self.session()
-        return [session.step(step, iteration) for step in steps][-1]
+        run = self.opened
+        return [run_step(run, step, iteration) for step in steps][-1]
 
     def manifest(self, prefix: str) -> Manifest:
         return Manifest.model_validate(self.json(f"{prefix}/manifest.json"))
@@ -65,7 +63,7 @@ class World:
         """Forget an iteration's outputs, and the commit that rests on them."""
         for name in outputs:
             shutil.rmtree(self.root / f"iterations/{iteration:03d}" / name)
-        (self.root / decide.commit_key(iteration)).unlink(missing_ok=True)
+        (self.root / layout.commit(iteration)).unlink(missing_ok=True)
 
     def tamper(self, prefix: str, change: Change) -> None:
         """Rewrite every row of an output, under a manifest that looks as if the step had written it."""
@@ -88,7 +86,7 @@ class World:
 
 
 def _loop(root: Path, config: RunConfig | None = None, iterations: int | None = None) -> dict[str, Any]:
-    return run_loop(str(root), config, EventLog("test", None), iterations)
+    return loop_at(root, config, iterations)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +130,7 @@ def _expected_weights(world: World) -> dict[str, list[float]]:
     columns = ("candidates", "labels", "prior_scores")
     rows = zip(*(world.rows(f"iterations/000/{name}") for name in columns), strict=True)
     joined = [{**candidate, **label, **score} for candidate, label, score in rows]
-    keep = world.info.config.generate.truncated == "keep"
+    keep = world.opened.config.generate.truncated == "keep"
     weights = {}
     for name, group in _groups(joined):
         logs = np.array([row["log_p_attr"] + row["log_p_prior"] - row["log_q"] for row in group])
@@ -249,8 +247,8 @@ def test_a_candidate_does_not_depend_on_the_size_of_parts_and_batches(finished, 
     raw = config.model_dump(mode="json")
     raw["prompts"]["prompts_per_part"], raw["generate"]["batch"] = 3, 7
     other = World(tmp_path / "run")
-    run = create_or_open_run(str(other.root), parse_config(raw, "toy"))
-    other.session(run).prepare()
+    run = run_at(other.root, parse_config(raw, "toy"))
+    prepare(run)
     other.run("generate")
     mine, theirs = (world.rows("iterations/000/candidates") for world in (other, finished))
     assert len(other.manifest("prompts").parts) > len(finished.manifest("prompts").parts)
@@ -304,7 +302,7 @@ def test_the_drift_gate_judges_tokens_and_sequences_and_names_the_worst():
 def test_a_second_run_of_every_step_does_nothing(world):
     before = world.files()
     for iteration in range(2):
-        world.run(*ITERATION_STEPS, iteration=iteration)
+        world.run(*layout.ITERATION_STEPS, iteration=iteration)
     assert world.files() == before
 
 
@@ -321,30 +319,30 @@ CHANGES = {
 @pytest.mark.parametrize(("step", "change"), CHANGES.items(), ids=CHANGES)
 def test_changed_settings_are_refused(world, step, change):
     section, key, value = change
-    raw = world.info.config.model_dump(mode="json")
+    raw = world.opened.config.model_dump(mode="json")
     raw[section][key] = value
-    session = world.session(RunInfo(world.info.run_id, parse_config(raw, "toy")))
+    run = replace(world.opened, config=parse_config(raw, "toy"))
     before = world.files()
     with pytest.raises(ForeignOutputError, match=rf"output of '{step}' was made from other inputs or settings"):
-        session.step(step, 0)
+        run_step(run, step, 0)
     assert world.files() == before
 
 
 def test_settings_of_how_the_work_is_done_may_change(world):
-    raw = world.info.config.model_dump(mode="json")
+    raw = world.opened.config.model_dump(mode="json")
     raw["max_iterations"], raw["runtime"]["threads"] = 9, 2
     raw["train"] |= {"checkpoint_seconds": 1.0, "token_budget": 512}
-    session = world.session(RunInfo(world.info.run_id, parse_config(raw, "toy")))
+    run = replace(world.opened, config=parse_config(raw, "toy"))
     before = world.files()
-    session.step("train", 0)
+    run_step(run, "train", 0)
     assert world.files() == before
 
 
-@pytest.mark.parametrize("step", [name for name in ITERATION_STEPS if name != "decide"])
+@pytest.mark.parametrize("step", [name for name in layout.ITERATION_STEPS if name != "decide"])
 def test_the_manifest_of_another_run_is_refused(world, step):
-    session = world.session(RunInfo("other-run", world.info.config))
-    with pytest.raises(RunStateError, match=rf"belongs to run '{world.info.run_id}', this is run 'other-run'"):
-        session.step(step, 0)
+    run = replace(world.opened, described={**world.opened.described, "run_id": "other-run"})
+    with pytest.raises(RunStateError, match=rf"belongs to run '{world.opened.run_id}', this is run 'other-run'"):
+        run_step(run, step, 0)
 
 
 def test_a_manifest_that_is_damaged_or_missing_is_named(world):
@@ -397,51 +395,51 @@ class Late(RunStore):
 
 def _decide_late(world: World) -> dict[str, Any]:
     with EventLog("test", None).step("decide") as events:
-        context = world.session().context(events, 0)
+        context = world.opened.context(events, 0)
         return decide.run(replace(context, store=Late(LocalObjects(world.root))))
 
 
 def test_the_loser_of_a_race_with_another_result_names_the_winner(world):
-    key = world.root / decide.commit_key(0)
-    winner = {**world.json(decide.commit_key(0)), "reason": "the winner's reason"}
+    key = world.root / layout.commit(0)
+    winner = {**world.json(layout.commit(0)), "reason": "the winner's reason"}
     key.write_bytes(seal(winner))
     with pytest.raises(RunStateError, match=r"committed this iteration first.*\(the winner's reason\)"):
         _decide_late(world)
-    assert world.json(decide.commit_key(0)) == winner
+    assert world.json(layout.commit(0)) == winner
 
 
 def test_the_loser_of_a_race_with_the_same_result_goes_on(world):
-    commit = world.json(decide.commit_key(0))
+    commit = world.json(layout.commit(0))
     assert _decide_late(world) == commit
-    assert world.json(decide.commit_key(0)) == commit
+    assert world.json(layout.commit(0)) == commit
 
 
 def test_the_gate_wants_the_commit_before(world):
-    gate = world.session().gate
+    gate = partial(runtime.gate, world.opened)
     assert [gate(0, 2), gate(1, 2), gate(2, 3), gate(2, 2)] == ["run", "run", "run", "stop"]
     with pytest.raises(RunStateError, match="iteration 2 has no commit, so iteration 3 cannot start"):
         gate(3, 4)
-    (world.root / decide.DECISION).write_text("{}")
+    (world.root / layout.DECISION).write_text("{}")
     assert [gate(0, 2), gate(3, 4)] == ["stop", "stop"]
 
 
 def test_an_iteration_samples_from_the_last_accepted_policy(world):
     with EventLog("test", None).step("decide") as events:
-        context = world.session().context(events)
-    key = world.root / decide.commit_key(1)
+        context = world.opened.context(events)
+    key = world.root / layout.commit(1)
     for accepted, policy in ((True, "iterations/001/model"), (False, "iterations/000/model")):
-        key.write_bytes(seal({**world.json(decide.commit_key(1)), "accepted": accepted}))
+        key.write_bytes(seal({**world.json(layout.commit(1)), "accepted": accepted}))
         assert decide.best_policy(context, 2) == policy
-    assert decide.best_policy(context, 0) == decide.POLICY_0
+    assert decide.best_policy(context, 0) == layout.policy_model(None)
 
 
 def test_a_decision_is_written_when_the_loop_has_stopped_and_only_then(world):
-    assert not (world.root / decide.DECISION).exists()
-    key = world.root / decide.commit_key(1)
-    stop = {**world.json(decide.commit_key(1)), "stop": True}
+    assert not (world.root / layout.DECISION).exists()
+    key = world.root / layout.commit(1)
+    stop = {**world.json(layout.commit(1)), "stop": True}
     key.write_bytes(seal(stop))
     assert world.run("decide", iteration=1) == stop
-    assert world.json(decide.DECISION) == stop
+    assert world.json(layout.DECISION) == stop
 
 
 # ---------------------------------------------------------------------------------------------- confirm and resume
@@ -449,11 +447,11 @@ def test_a_decision_is_written_when_the_loop_has_stopped_and_only_then(world):
 
 def test_confirmation_uses_candidates_that_no_decision_has_seen(world):
     """Both stages sample the same held-out pairs from the same policy; only the draws differ."""
-    best = world.json(decide.commit_key(1))["best_iteration"]
+    best = world.json(layout.commit(1))["best_iteration"]
     (confirmed,) = (world.root / "confirmation").iterdir()
     assert confirmed.name == f"iteration-{best:03d}"
     with EventLog("test", None).step("confirm") as events:
-        confirm.run(world.session().context(events, stage=confirm.stage_of(decide.POLICY_0, None)))
+        confirm.run(world.opened.context(events).at(confirm.stage_of(None)))
 
     def drawn(prefix: str) -> dict[tuple[str, int], list[int]]:
         rows = world.rows(f"{prefix}/candidates", "held_out")
@@ -466,8 +464,8 @@ def test_confirmation_uses_candidates_that_no_decision_has_seen(world):
 
 
 def test_iterations_do_not_share_draws_even_of_one_policy(world):
-    key = world.root / decide.commit_key(0)
-    key.write_bytes(seal({**world.json(decide.commit_key(0)), "accepted": False}))
+    key = world.root / layout.commit(0)
+    key.write_bytes(seal({**world.json(layout.commit(0)), "accepted": False}))
     world.undo("candidates", iteration=1)
     world.run("generate", iteration=1)
     first, second = (
@@ -496,7 +494,7 @@ def test_a_loop_that_dies_before_every_commit_ends_as_if_it_had_not(finished, co
             break
     assert len(died) >= 20
     for iteration in range(2):
-        for key in (f"iterations/{iteration:03d}/evaluation/evaluation.json", decide.commit_key(iteration)):
+        for key in (f"iterations/{iteration:03d}/evaluation/evaluation.json", layout.commit(iteration)):
             assert mine.json(key) == finished.json(key)
     (ours,), (theirs,) = (list((each.root / "confirmation").glob("*/confirmation.json")) for each in (mine, finished))
     assert ours.read_bytes() == theirs.read_bytes()

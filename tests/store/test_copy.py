@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from steerlm_core.errors import RunStateError
-from steerlm_core.loop import run_loop
-from steerlm_core.observe.events import EventLog
 from steerlm_core.store import open_store, ranges
 from steerlm_core.store.contents import read_contents
 from steerlm_core.store.local import LocalObjects
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
+from tests.runs import loop_at
 from tests.toy.runs import Finished, problems
 
 
@@ -33,8 +32,8 @@ def test_a_copy_in_a_bucket_is_the_run_and_goes_on(steerlm, run, bucket, tmp_pat
     there = open_store(bucket)
     assert problems(there) == {}
     assert read_contents(there).documents == read_contents(run).documents
-    run_loop(bucket, None, EventLog("toy", None), 3)
-    run_loop(run.root, None, EventLog("toy", None), 3)
+    loop_at(bucket, iterations=3)
+    loop_at(run.root, iterations=3)
     for key in ("iterations/002/evaluation/evaluation.json", "iterations/002/commit.json"):
         assert there.read(key) == run.read(key)
     back = str(tmp_path / "back")

@@ -9,10 +9,9 @@ import time
 import pytest
 
 from steerlm_core.errors import ConfigError, StoreError
-from steerlm_core.loop import run_loop
-from steerlm_core.observe.events import EventLog
 from steerlm_core.store import open_store, s3
 from steerlm_core.store.probe import probe
+from tests.runs import loop_at
 from tests.services.s3 import ACCESS_KEY, SECRET_KEY, client_environment
 from tests.toy.world import build, small
 
@@ -97,7 +96,7 @@ def test_a_server_that_never_answers_costs_its_time_outs_and_no_more(bucket, mon
 
 
 def test_a_run_leaves_no_credential_in_the_bucket(bucket, tmp_path):
-    run_loop(bucket, small(build(tmp_path)), EventLog("toy", None), 1)
+    loop_at(bucket, small(build(tmp_path)), 1)
     store = open_store(bucket)
     keys = [found.key for found in store.listing()]
     assert len(keys) > 40

@@ -8,10 +8,9 @@ import pytest
 
 from steerlm_core.config import parse_config
 from steerlm_core.errors import DataError, ModelError
-from steerlm_core.loop import run_loop
-from steerlm_core.observe.events import EventLog
 from steerlm_core.store import open_store
 from steerlm_core.store.inputs import Inputs
+from tests.runs import loop_at
 from tests.toy.world import build, small
 
 
@@ -28,7 +27,7 @@ def test_a_run_on_inputs_in_a_bucket_is_the_run_on_those_on_disk(bucket, tmp_pat
     }
     roots = {"disk": (str(tmp_path / "run"), config), "bucket": (f"{bucket}/run", parse_config(raw, "test"))}
     for root, given in roots.values():
-        run_loop(root, given, EventLog("toy", None), 1)
+        loop_at(root, given, 1)
     one, other = (open_store(root) for root, _ in roots.values())
     for key in ("iterations/000/evaluation/evaluation.json", "iterations/000/commit.json"):
         assert one.read(key) == other.read(key)
@@ -58,4 +57,4 @@ def test_a_folder_in_a_bucket_that_is_no_model_is_refused(bucket, tmp_path):
     raw = config.model_dump(mode="json")
     raw["models"]["policy"] = f"{bucket}/stuff"
     with pytest.raises(ModelError, match=rf"models\.policy: '{bucket}/stuff' is no model folder"):
-        run_loop(str(tmp_path / "run"), parse_config(raw, "test"), EventLog("toy", None), 1)
+        loop_at(tmp_path / "run", parse_config(raw, "test"), 1)

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from steerlm_core.loop import run_loop
-from steerlm_core.observe.events import EventLog
 from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.verify import verify
+from tests.runs import loop_at
 from tests.toy.world import build, small
 
 RESULTS = re.compile(r"decision\.json|iterations/\d+/commit\.json|.*/(evaluation|confirmation)\.json")
@@ -25,7 +24,7 @@ def finished_runs(new_folder: Callable[[str], Path]) -> Finished:
     def finished(iterations: int) -> Path:
         if iterations not in made:
             made[iterations] = new_folder("finished") / "run"
-            run_loop(str(made[iterations]), config, EventLog("toy", None), iterations)
+            loop_at(made[iterations], config, iterations)
         return made[iterations]
 
     return finished

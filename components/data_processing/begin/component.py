@@ -31,6 +31,7 @@ def begin(
     Returns:
         The run's root; empty where there is nothing new.
     """
-    from steerlm_core import runtime
+    from steerlm_core.begin import begin as begin_run
 
-    return runtime.begin(root, base_root, config or None, config_uri, job, max_iterations, room)
+    run = begin_run(root, base_root, config or None, config_uri, job, max_iterations, room)
+    return run.root if run else ""

@@ -26,8 +26,9 @@ def generate(
         shards: All shards of the step; each does every n-th part.
     """
     from steerlm_core.kubeflow.artifacts import registered, shown
-    from steerlm_core.runtime import run_step
+    from steerlm_core.runtime import opened, run_step
 
-    numbers = run_step("generate", root, iteration, shard, len(shards))
+    with opened(root) as run:
+        numbers = run_step(run, "generate", iteration, shard, len(shards))
     metrics.metadata.update(shown(numbers, root, iteration))
     registered(candidates, "candidates", root, iteration)

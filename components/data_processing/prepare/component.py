@@ -19,4 +19,5 @@ def prepare(root: str, shards: int = 1) -> list:
     """
     from steerlm_core import runtime
 
-    return runtime.prepare(root, shards)
+    with runtime.opened(root) as run:
+        return runtime.prepare(run, shards)

@@ -16,8 +16,9 @@ def weigh(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics], groups: d
         groups: The groups, by the address where they stand in the run.
     """
     from steerlm_core.kubeflow.artifacts import registered, shown
-    from steerlm_core.runtime import run_step
+    from steerlm_core.runtime import opened, run_step
 
-    numbers = run_step("weigh", root, iteration)
+    with opened(root) as run:
+        numbers = run_step(run, "weigh", iteration)
     metrics.metadata.update(shown(numbers, root, iteration))
     registered(groups, "groups", root, iteration)

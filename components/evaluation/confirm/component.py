@@ -17,4 +17,6 @@ def confirm(root: str, metrics: dsl.Output[dsl.Metrics]):
     from steerlm_core import runtime
     from steerlm_core.kubeflow.artifacts import shown
 
-    metrics.metadata.update(shown(runtime.confirm(root), root))
+    with runtime.opened(root) as run:
+        numbers = runtime.confirm(run)
+    metrics.metadata.update(shown(numbers, root))

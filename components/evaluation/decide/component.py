@@ -19,8 +19,10 @@ def decide(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics], document
 
     from steerlm_core.kubeflow.artifacts import shown
     from steerlm_core.report.html import write_html
-    from steerlm_core.runtime import run_step
+    from steerlm_core.runtime import opened, run_step
 
-    metrics.metadata.update(shown(run_step("decide", root, iteration), root, iteration))
-    write_html([root], Path(document.path), upto=iteration)
+    with opened(root) as run:
+        numbers = run_step(run, "decide", iteration)
+    metrics.metadata.update(shown(numbers, root, iteration))
+    write_html([run], Path(document.path), upto=iteration)
     document.metadata.update(shown({}, root, iteration))

@@ -16,8 +16,9 @@ def evaluate(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics], evalua
         evaluation: The distances of every held-out group, by the address where they stand in the run.
     """
     from steerlm_core.kubeflow.artifacts import registered, shown
-    from steerlm_core.runtime import run_step
+    from steerlm_core.runtime import opened, run_step
 
-    numbers = run_step("evaluate", root, iteration)
+    with opened(root) as run:
+        numbers = run_step(run, "evaluate", iteration)
     metrics.metadata.update(shown(numbers, root, iteration))
     registered(evaluation, "evaluation", root, iteration)

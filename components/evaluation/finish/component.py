@@ -17,7 +17,8 @@ def finish(root: str, max_iterations: int, metrics: dsl.Output[dsl.Metrics]):
     """
     from steerlm_core import runtime
     from steerlm_core.kubeflow.artifacts import shown
+    from steerlm_core.run import open_run
 
-    done = runtime.finish(root, max_iterations)
+    done = runtime.finish(open_run(root), max_iterations)
     print(done["words"])
     metrics.metadata.update(shown(done, root))

@@ -19,5 +19,6 @@ def gate(root: str, iteration: int, max_iterations: int) -> str:
         'run' or 'stop'.
     """
     from steerlm_core import runtime
+    from steerlm_core.run import open_run
 
-    return runtime.gate(root, iteration, max_iterations)
+    return runtime.gate(open_run(root), iteration, max_iterations)

@@ -19,7 +19,9 @@ def report(root: str, document: dsl.Output[dsl.HTML], summary: dsl.Output[dsl.Ma
 
     from steerlm_core.report.html import write_html
     from steerlm_core.report.markdown import write_markdown
+    from steerlm_core.run import open_run
 
-    write_html([root], Path(document.path))
-    write_markdown(root, Path(summary.path))
+    run = open_run(root)
+    write_html([run], Path(document.path))
+    write_markdown(run, Path(summary.path))
     document.metadata["run"] = summary.metadata["run"] = root

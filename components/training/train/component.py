@@ -16,8 +16,9 @@ def train(root: str, iteration: int, metrics: dsl.Output[dsl.Metrics], model: ds
         model: The next policy, by the address where it stands in the run.
     """
     from steerlm_core.kubeflow.artifacts import registered, shown
-    from steerlm_core.runtime import run_step
+    from steerlm_core.runtime import opened, run_step
 
-    numbers = run_step("train", root, iteration)
+    with opened(root) as run:
+        numbers = run_step(run, "train", iteration)
     metrics.metadata.update(shown(numbers, root, iteration))
     registered(model, "model", root, iteration)

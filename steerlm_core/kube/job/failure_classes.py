@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steerlm_core import layout
 from steerlm_core.errors import SteerLMError
 
 DONE = "done"
@@ -21,12 +22,14 @@ PRECEDENCE = (
 )  # fmt: skip
 INCONCLUSIVE = frozenset({"retryable", "stopped", "killed", "failed"})
 
+_LOGS = layout.job_logs("<job>")
+
 # What pods say of themselves (user_error, non_finite, out_of_memory) names its way out already.
 REMEDIES = {
     "api_unreachable": "Look at the API server, and at the training-operator: every create passes its webhook.",
     "configuration": "Repair what is named (a secret, a config map, a command), then run again.",
     "evicted": "See what the node was short of, and ask for all that the pods use (train_job.resources).",
-    "failed": "Nobody says why: look at the job's events and at what stands in jobs/<job>/logs of the run root.",
+    "failed": f"Nobody says why: look at the job's events and at what stands in {_LOGS} of the run root.",
     "deadline": "Raise train_job.active_deadline_seconds; the next run goes on from the last checkpoint.",
     "forbidden": "Have an administrator bind the launcher's role to this account; `steerlm doctor --kubernetes` lists "
     "what is missing.",
@@ -47,7 +50,7 @@ REMEDIES = {
     "preempted": "Give the job a higher train_job.priority_class, or a queue of its own.",
     "quota": "Ask for less (train_job.resources, train_job.nodes), or have the quota raised.",
     "rejected": "Change what is refused, in the platform file or its patch; `steerlm doctor --kubernetes` tries it.",
-    "retryable": "If it comes again: see jobs/<job>/logs in the run root for the first rank that failed.",
+    "retryable": f"If it comes again: see {_LOGS} in the run root for the first rank that failed.",
     "running": "Raise train_job.budgets.running; the next run goes on from the last checkpoint.",
     "silent": "Raise train_job.budgets.silence if a step takes that long; see the log.",
     "stopped": "Something outside ended the pods, such as a drained node; what comes next goes on from the checkpoint.",

@@ -91,23 +91,3 @@ class Progress(BaseModel):
     steps: int
     loss: float
     time: float
-
-
-def outcome_key(job: str, node_rank: int = 0) -> str:
-    """Key of the outcome of a pod."""
-    return f"jobs/{job}/outcome{f'-{node_rank}' if node_rank else ''}.json"
-
-
-def heartbeat_key(job: str) -> str:
-    """Key of the heartbeat."""
-    return f"jobs/{job}/heartbeat.json"
-
-
-def progress_key(job: str) -> str:
-    """Key of the progress."""
-    return f"jobs/{job}/progress.json"
-
-
-def log_key(job: str, pod: str) -> str:
-    """Key of a pod's kept log."""
-    return f"jobs/{job}/logs/{pod}.log"

@@ -15,6 +15,7 @@ from steerlm_core.kube.job.permissions import NEEDED, WANTED, missing_permission
 from steerlm_core.kube.job.spec import JobTarget, build_job
 from steerlm_core.kube.launch.launcher import Launcher
 from steerlm_core.platform import PlatformConfig
+from steerlm_core.run import Run
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output
 from steerlm_core.store.manifest import Manifest
@@ -29,27 +30,26 @@ class PyTorchJobBackend:
     out before its first step.
     """
 
-    def __init__(self, platform: PlatformConfig, root: str) -> None:
+    def __init__(self, run: Run) -> None:
         """Find the cluster, the image and the own Workflow.
 
         Args:
-            platform: The platform file.
-            root: The run root, which the pods must reach.
+            run: The run, whose root the pods must reach.
 
         Raises:
             ConfigError: The root is on this machine, or no image is named where the launcher has none.
             TrainJobError: A permission is missing.
             ClusterError: There is no way into a cluster.
         """
-        if not root.startswith("s3://"):
+        if not run.root.startswith("s3://"):
             raise ConfigError(
-                f"'{root}': pods cannot reach this run root. Training in a PyTorchJob needs one in S3; "
+                f"'{run.root}': pods cannot reach this run root. Training in a PyTorchJob needs one in S3; "
                 "runtime.backend: local (--backend local) trains here."
             )
-        self._platform = platform
-        self._api = connect(platform.train_job.namespace)
+        self._platform = run.platform or PlatformConfig()
+        self._api = connect(self._platform.train_job.namespace)
         pod = own_pod(self._api)
-        self._image = _image(platform, pod)
+        self._image = _image(self._platform, pod)
         self._workflow = workflow_of(pod) if pod else None
         self._owners: list[Mapping[str, str]] = []
         self._warnings = _check_permissions(self._api)
@@ -69,7 +69,7 @@ class PyTorchJobBackend:
             _log.info("%s", words)
             context.events.warning(words)
         output = model_output(context)
-        target = JobTarget.of(context.store.root, context.run.run_id, context.config, context.iteration)
+        target = JobTarget.of(context.store.root, context.run_id, context.config, context.iteration)
         launcher = Launcher(
             self._api,
             context.store,

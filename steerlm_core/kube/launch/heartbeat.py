@@ -10,10 +10,11 @@ from contextlib import suppress
 
 from pydantic import ValidationError
 
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError, SteerLMError
-from steerlm_core.kube.job.files import Heartbeat, Outcome, Progress, heartbeat_key, outcome_key, progress_key
+from steerlm_core.kube.job.files import Heartbeat, Outcome, Progress
 from steerlm_core.periodic import Periodic
-from steerlm_core.steps.context import Store
+from steerlm_core.steps.context import Documents
 
 _POLL_SECONDS = 2.0
 
@@ -28,7 +29,7 @@ class HeartbeatExchange:
         error: Why the store cannot be read or written; empty while it can.
     """
 
-    def __init__(self, store: Store, job: str, launcher: str, every: float) -> None:
+    def __init__(self, store: Documents, job: str, launcher: str, every: float) -> None:
         """Begin.
 
         Args:
@@ -69,7 +70,7 @@ class HeartbeatExchange:
     def _beat(self) -> None:
         self._counter += 1
         beat = Heartbeat(launcher=self._launcher, counter=self._counter, time=time.time())
-        self._store.put(heartbeat_key(self._job), beat.model_dump_json().encode())
+        self._store.put(layout.job_heartbeat(self._job), beat.model_dump_json().encode())
         self._due = time.monotonic() + self._every
 
     def _note(self, found: Progress | None) -> None:
@@ -79,19 +80,19 @@ class HeartbeatExchange:
         self.progress = found  # none: a pod that has just started has removed what an earlier one had left
 
 
-def read_progress(store: Store, job: str) -> Progress | None:
+def read_progress(store: Documents, job: str) -> Progress | None:
     """Read how far a job is; None where it has not said."""
-    key = progress_key(job)
+    key = layout.job_progress(job)
     try:
         return Progress.model_validate_json(store.read(key)) if store.exists(key) else None
     except ValidationError:
         return None  # of another release
 
 
-def read_outcomes(store: Store, job: str, nodes: int) -> list[Outcome]:
+def read_outcomes(store: Documents, job: str, nodes: int) -> list[Outcome]:
     """Read what the pods of a job left about their end; a damaged one is left out."""
     found = []
-    for key in (outcome_key(job, rank) for rank in range(nodes)):
+    for key in (layout.job_outcome(job, rank) for rank in range(nodes)):
         if not store.exists(key):
             continue
         with suppress(RunStateError, ValidationError):

@@ -25,7 +25,7 @@ from steerlm_core.kube.job.state import (
 )
 from steerlm_core.kube.launch.heartbeat import HeartbeatExchange
 from steerlm_core.kube.launch.logs import MasterLog
-from steerlm_core.steps.context import Store
+from steerlm_core.steps.context import Documents
 
 _EVENT_SECONDS = 2.0
 _MASTER = "training.kubeflow.org/replica-type"
@@ -34,7 +34,9 @@ _MASTER = "training.kubeflow.org/replica-type"
 class JobWatch:
     """Job, pods, events, progress and the master's log of one attempt; a context manager."""
 
-    def __init__(self, api: KubeApi, store: Store, job: KubeObject, launcher: str, heartbeat_seconds: float) -> None:
+    def __init__(
+        self, api: KubeApi, store: Documents, job: KubeObject, launcher: str, heartbeat_seconds: float
+    ) -> None:
         """Start to watch.
 
         Args:

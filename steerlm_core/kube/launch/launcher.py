@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject, patiently
@@ -29,7 +30,7 @@ from steerlm_core.kube.launch.job_watch import JobWatch
 from steerlm_core.kube.launch.logs import keep_logs, read_logs
 from steerlm_core.kube.launch.submit import submit
 from steerlm_core.platform import TrainJobConfig
-from steerlm_core.steps.context import Events, Store
+from steerlm_core.steps.context import Documents, Events
 from steerlm_core.store.sealed import seal
 from steerlm_core.training.job import TrainingStoppedError
 from steerlm_core.training.stop import StopSignal
@@ -55,7 +56,7 @@ class Launcher:
     def __init__(
         self,
         api: KubeApi,
-        store: Store,
+        store: Documents,
         config: TrainJobConfig,
         build: Callable[[int], KubeObject],
         events: Events,
@@ -118,7 +119,7 @@ class Launcher:
     def _first_attempt(self) -> int:
         """The first attempt without a verdict."""
         number = 0
-        while self._store.exists(verdict_key(name_of(self._build(number)))):
+        while self._store.exists(layout.job_verdict(name_of(self._build(number)))):
             number += 1
         return number
 
@@ -201,10 +202,10 @@ class Launcher:
     def _record(self, job: str, verdict: Verdict) -> Verdict:
         """Write the verdict, or read the one that another launcher has written."""
         sealed = seal({"class": verdict.kind, "message": verdict.message, "time": time.time()})
-        return verdict if self._store.create(verdict_key(job), sealed) else self._verdict(job)
+        return verdict if self._store.create(layout.job_verdict(job), sealed) else self._verdict(job)
 
     def _verdict(self, job: str) -> Verdict:
-        found = self._store.document(verdict_key(job))
+        found = self._store.document(layout.job_verdict(job))
         return Verdict(found["class"], found["message"])
 
     def _check_wanted(self) -> None:
@@ -251,8 +252,3 @@ class Launcher:
 def _log_of(over: Finding, logs: Mapping[str, str], watch: JobWatch) -> str:
     """The log that tells most of an end: that of its pod, else the master's."""
     return logs.get(over.pod) or (logs.get(watch.log.pod, "") if watch.log else "")
-
-
-def verdict_key(job: str) -> str:
-    """Key of the verdict on an attempt."""
-    return f"jobs/{job}/verdict.json"

@@ -9,12 +9,12 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 
+from steerlm_core import layout
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject, Query
-from steerlm_core.kube.job.files import log_key
 from steerlm_core.kube.job.pod_template import CONTAINER
 from steerlm_core.kube.job.state import is_on_lost_node, name_of
-from steerlm_core.steps.context import Store
+from steerlm_core.steps.context import Documents
 
 _log = logging.getLogger("steerlm.kube.master")
 
@@ -91,10 +91,10 @@ def read_logs(api: KubeApi, pods: Iterable[KubeObject], master: MasterLog | None
     return {pod: text for pod, text in found.items() if text}
 
 
-def keep_logs(store: Store, job: str, logs: Mapping[str, str]) -> None:
+def keep_logs(store: Documents, job: str, logs: Mapping[str, str]) -> None:
     """Put logs into the run root."""
     for pod, text in logs.items():
-        store.put(log_key(job, pod), text.encode())
+        store.put(layout.job_log(job, pod), text.encode())
 
 
 def read_log(api: KubeApi, pod: str) -> str:

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from steerlm_core.config import parse_config
 from steerlm_core.observe.event_store import event_sink
 from steerlm_core.observe.events import EventLog, StepEvents
 from steerlm_core.observe.exposition import metric_listeners
-from steerlm_core.run_root import create_or_open_run
-from steerlm_core.session import Session, at_iteration
-from steerlm_core.steps.context import RunInfo, StepContext
-from steerlm_core.store import open_store
+from steerlm_core.run import Run
+from steerlm_core.steps.context import StepContext
 
 
 @contextmanager
-def pod_context(root: str, iteration: int, how: Mapping[str, Any], leads: bool) -> Iterator[StepContext]:
-    """Open the run at an iteration, for a launcher that holds the lease of the step.
+def pod_context(run: Run, iteration: int, how: Mapping[str, Any], leads: bool) -> Iterator[StepContext]:
+    """Hand out the context of an iteration, for a launcher that holds the lease of the step.
 
     Args:
-        root: The run root.
+        run: The run.
         iteration: The iteration.
         how: Settings of `train` that say how the work is done, over those of the run.
         leads: Whether this node sees the steps, so that its metrics tell whether training moves.
     """
-    run = create_or_open_run(root, None)
     settings = run.config.model_dump(mode="json")
     config = parse_config({**settings, "train": {**settings["train"], **how}}, "--how")
-    log = EventLog(run.run_id, event_sink(open_store(root)), metric_listeners(config.name))
-    session = Session(root, RunInfo(run.run_id, config), log)
+    log = EventLog(run.run_id, event_sink(run.store), metric_listeners(config.name))
     try:
         with _course(log, iteration, leads) as events:
-            yield at_iteration(session.context(events), iteration)
+            yield replace(run, config=config, log=log).context(events, iteration)
     finally:
         log.close()
 

@@ -18,22 +18,27 @@ from typing import Any, TypeVar
 
 import tenacity
 
+from steerlm_core import layout
 from steerlm_core.errors import SteerLMError, StoreError, StoreRefusedError
-from steerlm_core.kube.job.files import End, outcome_key, progress_key
+from steerlm_core.kube.job.files import End
 from steerlm_core.kube.pod import outcome
 from steerlm_core.kube.pod.context import pod_context
 from steerlm_core.kube.pod.progress import ProgressWriter
 from steerlm_core.kube.pod.stop import HeartbeatWatch, StopRequest
 from steerlm_core.kube.pod.torchrun import node_rank, train_node, world_size
 from steerlm_core.retry import retry_for
+from steerlm_core.run import open_or_create_run
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output, train_job
 from steerlm_core.store import open_store
+from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingStoppedError, TrainJob, TrainReport, TrainResult
 
 _TERMINATION_LOG = Path("/dev/termination-log")
 _PATIENCE_SECONDS = 300.0  # of a pod without its store, beyond the store's own
-_IMPATIENT = 2  # attempts at what is asked, or told, again a moment later
+# Of a second store, for heartbeats, progress and the outcome: what is asked, or told, again a moment later, and what is
+# said on the way out. Where the server is gone, the run's own is at one request for minutes.
+_ATTEMPTS = 3
 _EXIT_CODES = {End.DONE: 0, End.USER_ERROR: 2, End.STOPPED: 143, End.ORPHANED: 143}
 
 _Answer = TypeVar("_Answer")
@@ -72,32 +77,40 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
     logging.getLogger("steerlm").setLevel(logging.INFO)
     stop = StopRequest()
     stop.listen()
-    task = _task(arguments)
+    task, told = _task(arguments), None
     try:
-        end = outcome.done(task.node, work(task, stop))
+        told = open_store(task.root, _ATTEMPTS)
+        end = outcome.done(task.node, work(task, told, stop))
     except Exception as error:
         if not isinstance(error, SteerLMError):
             traceback.print_exc()
         stop.settle()
         end = outcome.failed(task.node, error, stop)
     _log.info("%s: %s", end.end.value, end.message)
-    outcome.write_outcome(end, task.root, task.job, termination_log)
+    outcome.write_outcome(end, told, task.job, termination_log)
     return _EXIT_CODES.get(end.end, 1)
 
 
-def work(task: PodTask, stop: StopRequest) -> str:
-    """Train this node's part, and store the model where node 0 is; return what was done, in words."""
-    HeartbeatWatch(open_store(task.root, _IMPATIENT), task.job, task.orphan_after, stop)
-    _patiently(lambda: _forget(task))
-    leads = task.node == 0
+def work(task: PodTask, told: RunStore, stop: StopRequest) -> str:
+    """Train this node's part, and store the model where node 0 is; return what was done, in words.
+
+    Args:
+        task: What is asked.
+        told: The run root, for what the pod and its launcher tell each other.
+        stop: Is asked to stop where nobody watches.
+    """
+    HeartbeatWatch(told, task.job, task.orphan_after, stop)
+    store, leads = open_store(task.root), task.node == 0
+    _patiently(lambda: store.delete(_of_an_earlier_job(task)))
+    run = _patiently(lambda: open_or_create_run(store, None))
     with ExitStack() as stack:
-        context = _patiently(lambda: stack.enter_context(pod_context(task.root, task.iteration, _how(task), leads)))
+        context = _patiently(lambda: stack.enter_context(pod_context(run, task.iteration, _how(task), leads)))
         output = _patiently(lambda: model_output(context))
         if _patiently(output.existing):
             return "the model is there already"
         place = _patiently(lambda: stack.enter_context(_place(task, context)))
         job = _patiently(lambda: train_job(context, output, place))
-        progress = stack.enter_context(ProgressWriter(open_store(task.root, _IMPATIENT), task.job))
+        progress = stack.enter_context(ProgressWriter(told, task.job))
 
         def report(step: int, steps: int, numbers: Mapping[str, float]) -> None:
             progress(step, steps, numbers)
@@ -113,7 +126,7 @@ def work(task: PodTask, stop: StopRequest) -> str:
         _patiently(lambda: output.write_folder(job.output))
         _patiently(lambda: output.commit(steps=result.steps, **result.metrics))
         shutil.rmtree(job.output)
-    return f"{result.steps} steps; {context.store.root}/{output.prefix}/manifest.json is committed"
+    return f"{result.steps} steps; {context.store.root}/{layout.manifest(output.prefix)} is committed"
 
 
 def _train(task: PodTask, job: TrainJob, stop: StopRequest, report: TrainReport) -> TrainResult | None:
@@ -126,17 +139,16 @@ def _train(task: PodTask, job: TrainJob, stop: StopRequest, report: TrainReport)
         raise
 
 
-def _forget(task: PodTask) -> None:
-    """Remove what an earlier job of the same name has left: it must not pass for this one's."""
-    keys = [outcome_key(task.job, task.node), *([progress_key(task.job)] if task.node == 0 else [])]
-    open_store(task.root).delete(keys)
+def _of_an_earlier_job(task: PodTask) -> list[str]:
+    """Keys of what an earlier job of the same name has left: it must not pass for this one's."""
+    return [layout.job_outcome(task.job, task.node), *([layout.job_progress(task.job)] if task.node == 0 else [])]
 
 
 @contextmanager
 def _place(task: PodTask, context: StepContext) -> Iterator[Path]:
     """Where this node works; only rank 0 reads and writes checkpoints."""
     if task.node == 0:
-        with context.store.work_folder(f"{context.here.prefix}/train") as folder:
+        with context.store.work_folder(layout.training(context.iteration)) as folder:
             yield folder
     else:
         with tempfile.TemporaryDirectory(prefix="steerlm-") as name:

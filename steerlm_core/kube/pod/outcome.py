@@ -7,15 +7,15 @@ import socket
 import time
 from pathlib import Path
 
+from steerlm_core import layout
 from steerlm_core.errors import NonFiniteError, OutOfMemoryError, SteerLMError, StoreError, StoreRefusedError
-from steerlm_core.kube.job.files import End, Outcome, outcome_key
+from steerlm_core.kube.job.files import End, Outcome
 from steerlm_core.kube.pod.stop import StopRequest
-from steerlm_core.store import open_store
+from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
 
 _MESSAGE_BYTES = 2048  # Kubernetes keeps 4096 of a termination message, and 12288 of those of all containers of a pod
 _CUT = " […] "
-_ATTEMPTS = 3  # at a copy of what the termination message says
 
 _ENDS: tuple[tuple[type[SteerLMError], End], ...] = (
     (TrainingStoppedError, End.STOPPED),
@@ -47,16 +47,23 @@ def failed(rank: int, error: Exception, stop: StopRequest) -> Outcome:
     return Outcome(end=end, message=message, rank=rank, pod=socket.gethostname(), time=time.time())
 
 
-def write_outcome(outcome: Outcome, root: str, job: str, termination_log: Path) -> None:
-    """Write an outcome to both places; one that cannot be written costs that copy, no more."""
+def write_outcome(outcome: Outcome, store: RunStore | None, job: str, termination_log: Path) -> None:
+    """Write an outcome to both places; one that cannot be written costs that copy, no more.
+
+    Args:
+        outcome: The outcome.
+        store: The run root, opened for few attempts; None: it could not be opened, as the outcome says.
+        job: Name of the job.
+        termination_log: The file that Kubernetes reads the termination message from.
+    """
     try:
         termination_log.write_bytes(shortened(outcome).to_bytes())
     except OSError as error:
         _log.warning("the outcome is not in %s: %s", termination_log, error)
-    if outcome.end is End.DONE and outcome.rank > 0:
+    if store is None or (outcome.end is End.DONE and outcome.rank > 0):
         return
     try:
-        open_store(root, _ATTEMPTS).put(outcome_key(job, outcome.rank), outcome.to_bytes())
+        store.put(layout.job_outcome(job, outcome.rank), outcome.to_bytes())
     except SteerLMError as error:
         _log.warning("the outcome is not in the run root: %s", error)
 

@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
-from steerlm_core.kube.job.files import PROGRESS_SECONDS, Progress, progress_key
+from steerlm_core.kube.job.files import PROGRESS_SECONDS, Progress
 from steerlm_core.periodic import AfterChanges
 from steerlm_core.store.run_store import RunStore
 
@@ -20,7 +21,7 @@ class ProgressWriter:
 
     def __init__(self, store: RunStore, job: str) -> None:
         """Name the job."""
-        self._store, self._key = store, progress_key(job)
+        self._store, self._key = store, layout.job_progress(job)
         self._latest: Progress | None = None
         self._writes = AfterChanges(self._write, PROGRESS_SECONDS, "progress")
 

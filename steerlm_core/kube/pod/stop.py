@@ -6,8 +6,9 @@ import signal
 import time
 from types import FrameType
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
-from steerlm_core.kube.job.files import End, Heartbeat, heartbeat_key
+from steerlm_core.kube.job.files import End, Heartbeat
 from steerlm_core.periodic import Periodic
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingStoppedError
@@ -71,7 +72,7 @@ class HeartbeatWatch:
             seconds: So long without a heartbeat, and the job is an orphan.
             stop: Whom to ask.
         """
-        self._store, self._key, self._seconds, self._stop = store, heartbeat_key(job), seconds, stop
+        self._store, self._key, self._seconds, self._stop = store, layout.job_heartbeat(job), seconds, stop
         self._seen: tuple[str, int] | None = None
         self._since = time.monotonic()
         self._looks = Periodic(self._look, min(seconds / _LOOKS, _MOST_SECONDS), "heartbeat")

@@ -10,6 +10,7 @@ import pytest
 from steerlm_core.kube.launch import backend as backend_module
 from steerlm_core.kube.launch.backend import PyTorchJobBackend
 from steerlm_core.platform import PlatformConfig
+from steerlm_core.run import Run
 from steerlm_core.steps.context import StepContext
 from tests.kube.fake_api import FakeApi
 
@@ -49,10 +50,10 @@ def trained(monkeypatch: pytest.MonkeyPatch, namespace: str) -> Seen:
         "Launcher": seen.launcher,
     }.items():
         monkeypatch.setattr(backend_module, name, value)
-    backend = PyTorchJobBackend(PlatformConfig.model_validate({"train_job": {"namespace": namespace}}), "s3://b/r")
-    run = SimpleNamespace(run_id="run")
+    platform = PlatformConfig.model_validate({"train_job": {"namespace": namespace}})
+    backend = PyTorchJobBackend(cast(Run, SimpleNamespace(root="s3://b/r", platform=platform)))
     store = SimpleNamespace(root="s3://b/r")
-    backend.train(cast(StepContext, SimpleNamespace(store=store, run=run, config=None, iteration=0, events=seen)))
+    backend.train(cast(StepContext, SimpleNamespace(store=store, run_id="run", config=None, iteration=0, events=seen)))
     return seen
 
 

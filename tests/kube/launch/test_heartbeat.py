@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from steerlm_core.kube.job.files import Progress, progress_key
+from steerlm_core import layout
+from steerlm_core.kube.job.files import Progress
 from steerlm_core.kube.launch import heartbeat as heartbeat_module
 from steerlm_core.kube.launch.heartbeat import HeartbeatExchange
 from steerlm_core.store import open_store
@@ -22,7 +23,7 @@ def test_the_pace_of_training_is_known_from_the_second_progress_on(
     try:
         for step, at, pace in ((2, 100.0, 0.0), (2, 130.0, 0.0), (5, 190.0, 20.0)):
             progress = Progress(step=step, steps=9, loss=1.0, time=at)
-            store.put(progress_key("job"), progress.model_dump_json().encode())
+            store.put(layout.job_progress("job"), progress.model_dump_json().encode())
             until("progress", lambda wanted=progress: exchange.progress == wanted, 10, 0.01)  # type: ignore[misc]
             assert exchange.step_seconds == pace
     finally:

@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
+from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.kube.api.client import ClusterError
 from steerlm_core.kube.api.own_pod import Workflow
 from steerlm_core.kube.api.watch import Snapshot
 from steerlm_core.kube.job.failure_classes import TrainJobError
-from steerlm_core.kube.job.files import End, Outcome, log_key
+from steerlm_core.kube.job.files import End, Outcome
 from steerlm_core.kube.job.spec import ITERATION, RUN, SPEC_HASH, STAGE
 from steerlm_core.kube.job.state import JobState
 from steerlm_core.kube.launch import launcher as launcher_module
 from steerlm_core.kube.launch import submit as submit_module
-from steerlm_core.kube.launch.launcher import Launcher, verdict_key
+from steerlm_core.kube.launch.launcher import Launcher
 from steerlm_core.platform import BudgetsConfig, TrainJobConfig
 from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
@@ -140,7 +141,7 @@ def test_a_job_that_succeeds_is_left_alone(store: RunStore) -> None:
     api = FakeApi()
     launched(api, store, SUCCEEDED)
     assert list(api.jobs) == ["train-0"]
-    assert not store.exists(verdict_key("train-0"))
+    assert not store.exists(layout.job_verdict("train-0"))
 
 
 def test_success_without_a_model_is_a_failure(store: RunStore) -> None:
@@ -154,7 +155,7 @@ def test_success_without_a_model_is_a_failure(store: RunStore) -> None:
 @pytest.mark.parametrize("end", [{"conditions": condition("Failed")}, {"gone": True}])
 def test_a_step_that_has_its_model_is_done_however_its_job_ended(store: RunStore, end: dict[str, Any]) -> None:
     launched(FakeApi(), store, end, committed=True)
-    assert not store.exists(verdict_key("train-0"))
+    assert not store.exists(layout.job_verdict("train-0"))
 
 
 def test_an_api_server_that_stays_away_is_given_up_and_the_job_left_to_itself(
@@ -165,7 +166,7 @@ def test_an_api_server_that_stays_away_is_given_up_and_the_job_left_to_itself(
     with pytest.raises(TrainJobError, match=r"api_unreachable: .*refused; job train-0 goes on") as error:
         launched(api, store, {"conditions": {}}, committed=False)
     assert error.value.kind == "api_unreachable"
-    assert not store.exists(verdict_key("train-0"))
+    assert not store.exists(layout.job_verdict("train-0"))
     assert list(api.jobs) == ["train-0"]
     launched(api, store, {"conditions": {}}, committed=True)  # the model came meanwhile
     with pytest.raises(TrainJobError, match=r"api_unreachable: .*job train-0 goes on"):
@@ -191,14 +192,14 @@ def test_a_store_that_is_gone_takes_no_log_along(store: RunStore, monkeypatch: p
     assert not api.jobs
     with pytest.raises(TrainJobError):
         launched(api, store, failed(End.STORE_UNREACHABLE), max_attempts=1)
-    assert store.read(log_key("train-0", "p")) == b"its last words"
+    assert store.read(layout.job_log("train-0", "p")) == b"its last words"
 
 
 def test_what_may_succeed_is_tried_again_under_the_next_name(store: RunStore) -> None:
     api = FakeApi()
     said = launched(api, store, failed(End.RETRYABLE), failed(End.ORPHANED), SUCCEEDED)
     assert list(api.jobs) == ["train-2"]
-    kinds = [store.document(verdict_key(f"train-{n}"))["class"] for n in (0, 1)]
+    kinds = [store.document(layout.job_verdict(f"train-{n}"))["class"] for n in (0, 1)]
     assert kinds == ["retryable", "orphaned"]
     assert any("Attempt 1 of 3" in words for words in said.words)
 
@@ -236,7 +237,7 @@ def test_attempts_come_to_an_end(store: RunStore) -> None:
 def test_attempts_are_counted_from_launcher_to_launcher(store: RunStore) -> None:
     api, lost = FakeApi(), failed(End.RETRYABLE)
     for number, kind in enumerate(("user_error", "lost_node")):
-        store.create(verdict_key(f"train-{number}"), seal({"class": kind, "message": "", "time": 0}))
+        store.create(layout.job_verdict(f"train-{number}"), seal({"class": kind, "message": "", "time": 0}))
     with pytest.raises(TrainJobError, match="That was attempt 3 of 3"):
         launched(api, store, lost, lost)
     with pytest.raises(TrainJobError, match="That was attempt 3 of 3"):  # who starts the step again has three more
@@ -272,8 +273,10 @@ def test_a_job_that_is_there_is_adopted_not_made_again(store: RunStore) -> None:
 def test_the_verdict_of_another_launcher_counts(store: RunStore) -> None:
     class Slow(FakeApi):
         def request(self, method: str, path: str, *more: Any, **others: Any) -> Any:
-            if method == "POST" and not store.exists(verdict_key("train-0")):
-                store.create(verdict_key("train-0"), seal({"class": "lost_node", "message": "theirs", "time": 0}))
+            if method == "POST" and not store.exists(layout.job_verdict("train-0")):
+                store.create(
+                    layout.job_verdict("train-0"), seal({"class": "lost_node", "message": "theirs", "time": 0})
+                )
             return super().request(method, path, *more, **others)
 
     api = Slow()

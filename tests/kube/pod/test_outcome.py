@@ -60,10 +60,10 @@ def test_a_termination_message_is_never_cut_by_kubernetes(text):
 
 def test_an_outcome_is_told_in_both_places_and_a_worker_that_is_done_has_nothing_to_tell(tmp_path):
     store = open_store(str(tmp_path / "run"))
-    write_outcome(done(0, "x" * 9000), store.root, "job", tmp_path / "message")
+    write_outcome(done(0, "x" * 9000), store, "job", tmp_path / "message")
     assert json.loads((tmp_path / "message").read_text())["class"] == "done"
     assert len(Outcome.from_bytes(store.read("jobs/job/outcome.json"), "outcome").message) == 9000
-    write_outcome(done(1, "x"), store.root, "job", tmp_path / "message")
+    write_outcome(done(1, "x"), store, "job", tmp_path / "message")
     assert not store.exists("jobs/job/outcome-1.json")
-    write_outcome(failed(1, ConfigError("x"), StopRequest()), store.root, "job", tmp_path / "message")
+    write_outcome(failed(1, ConfigError("x"), StopRequest()), store, "job", tmp_path / "message")
     assert Outcome.from_bytes(store.read("jobs/job/outcome-1.json"), "outcome").end is End.USER_ERROR
