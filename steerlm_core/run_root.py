@@ -44,10 +44,7 @@ def create_or_open_run(root: str, config: RunConfig | None, origin: Mapping[str,
     """
     store = open_store(root)
     if config is not None and not store.exists(RUN):
-        from steerlm_core.steps.prepare import preflight
-
-        with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
-            preflight(config, Inputs(Path(scratch), weights=False).fetch)
+        check_given(config)
         probe(store)
         store.create(RUN, seal(_describe(config, origin or {})))
     run = open_run(store)
@@ -60,6 +57,14 @@ def create_or_open_run(root: str, config: RunConfig | None, origin: Mapping[str,
             f"Use another root, or go on: `steerlm resume {root}`."
         )
     return replace(run, config=config)
+
+
+def check_given(config: RunConfig) -> list[str]:
+    """Check everything that the user gave, and bring nothing large here for it; see `prepare.preflight`."""
+    from steerlm_core.steps.prepare import preflight
+
+    with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
+        return preflight(config, Inputs(Path(scratch), weights=False).fetch)
 
 
 def open_run(store: RunStore) -> RunInfo:

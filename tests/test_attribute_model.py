@@ -21,7 +21,7 @@ NAN = float("nan")
 
 @pytest.fixture(scope="module")
 def trunk(tmp_path_factory):
-    return base_model(1, tmp_path_factory.mktemp("cache"), None, TINY)
+    return base_model(1, tmp_path_factory.mktemp("cache"), config=TINY)
 
 
 @pytest.fixture(scope="module")

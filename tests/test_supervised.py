@@ -26,7 +26,7 @@ TINY = BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=640, va
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
-    return base_model(1, tmp_path_factory.mktemp("cache"), None, TINY)
+    return base_model(1, tmp_path_factory.mktemp("cache"), config=TINY)
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config, parse_config
 from steerlm_core.errors import ConfigError
 from steerlm_core.platform_config import FILE as PLATFORM_FILE
-
-if TYPE_CHECKING:
-    from steerlm_core.observe.display import Display
 
 INTERRUPTED = 130
 
@@ -77,13 +74,10 @@ def run(
     display: Shown = DisplayMode.AUTO,
 ) -> None:
     """Run the loop until it stops by itself, and say why it did."""
-    from steerlm_core.commands.checks import check_data
-
     options = Options(max_iterations, backend, platform, display)
     if runner is Runner.KFP_LOCAL:
         _refuse_unheard(options)
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
-    check_data(given)
     where = root or f"runs/{given.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     work(where, given, runner, options)
 
@@ -181,30 +175,16 @@ def _run_here(root: str, config: RunConfig | None, options: Options) -> dict[str
     """Run the loop in this process, under a display."""
     from steerlm_core.loop import run_loop
     from steerlm_core.observe.display import make_display
+    from steerlm_core.observe.events import EventLog
     from steerlm_core.observe.watch import watched
     from steerlm_core.run_root import create_or_open_run
     from steerlm_core.store import open_store
 
     with make_display(options.display.value) as display:
-        store = open_store(root)
-        if config is not None and "://" not in config.models.prior and not store.exists("run.json"):
-            _make_base_model(config, display)
-        run = create_or_open_run(root, config)
-        with watched(store, run.run_id, run.config, display) as log:
+        # There is no run yet whose events could tell it.
+        with EventLog(config.name, None, [display]).step("begin") if config else nullcontext():
+            run = create_or_open_run(root, config)
+        with watched(open_store(root), run.run_id, run.config, display) as log:
             return run_loop(
                 root, config, log, options.max_iterations, options.backend and options.backend.value, options.platform
             )
-
-
-def _make_base_model(config: RunConfig, display: Display) -> None:
-    """Have the prior ready in the cache before the run exists, in sight of the user: it can take a minute."""
-    import torch
-
-    from steerlm_core.models.loading import resolve_model
-    from steerlm_core.observe.events import EventLog
-
-    torch.set_num_threads(config.runtime.threads or os.cpu_count() or 1)
-    with EventLog(config.name, None, [display]).step("base model") as events:
-        resolve_model(
-            config.models.prior, config.seed, "models.prior", lambda done, total: events.progress(done, total, "steps")
-        )
