@@ -7,6 +7,9 @@ from collections.abc import Callable
 Progress = Callable[[int, int, str], None]
 """Called with (items done, items of all, unit), as often as the work likes: who listens leaves most calls out."""
 
+Tell = Callable[[int, int], None]
+"""The same of work that is a part of something larger, whose unit only the caller knows."""
 
-def unheard(done: int, total: int, unit: str) -> None:
+
+def unheard(done: int, total: int, unit: str = "") -> None:
     """Nobody listens."""
