@@ -85,14 +85,14 @@ class Session:
         """Build the context of a step."""
         return StepContext(
             run=self.run,
-            store=self._store,
+            store=self._store.telling(events.progress),
             events=events,
             models=self._models,
             train_backend=self._train_backend,
             scratch=self._scratch.path,
             iteration=iteration,
             stage=stage,
-            fetch=Inputs(self._scratch.path).fetch,
+            fetch=Inputs(self._scratch.path, progress=events.progress).fetch,
         )
 
     def prepare(self) -> int:
