@@ -20,6 +20,7 @@ from steerlm_core.models.outline import Outline, check_same_vocabulary, outline_
 from steerlm_core.runtime import begin
 from steerlm_core.store import open_store
 from tests.in_process import Steerlm
+from tests.packaged import CONTEXT, HIDDEN
 from tests.tiny import tiny_settings
 
 TINY = BaseConfig(hidden=16, layers=1, heads=2, intermediate=16, context=128, stories=96, validation_stories=8)
@@ -48,57 +49,6 @@ def parameters(settings: dict[str, Any]) -> Iterator[list[str]]:
     handle.remove()
 
 
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Reference of a model in a package: a Llama of one layer, quantised to eight bits, on a vocabulary of bytes."""
-    pytest.importorskip("gguf")
-    folder = tmp_path / "packages" / "a_package"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    _write_gguf(folder / "tiny.gguf")
-    monkeypatch.syspath_prepend(str(folder.parent))
-    return "package:a_package/tiny.gguf"
-
-
-def _write_gguf(path: Path, hidden: int = 32, context: int = 512) -> None:
-    import gguf
-    import numpy as np
-    from tokenizers import pre_tokenizers
-
-    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "the", "<end>"]
-    kinds = [gguf.TokenType.NORMAL] * (len(tokens) - 1) + [gguf.TokenType.CONTROL]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(context)
-    writer.add_embedding_length(hidden)
-    writer.add_feed_forward_length(hidden)
-    writer.add_block_count(1)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges(["t h", "th e"])
-    writer.add_eos_token_id(len(tokens) - 1)
-    square, norms = (hidden, hidden), (hidden,)
-    shapes = {
-        "token_embd": (len(tokens), hidden), "output_norm": norms, "blk.0.attn_norm": norms, "blk.0.ffn_norm": norms,
-        **{f"blk.0.{name}": square for name in ("attn_q", "attn_k", "attn_v", "attn_output")},
-        **{f"blk.0.{name}": square for name in ("ffn_gate", "ffn_up", "ffn_down")},
-    }  # fmt: skip
-    rng = np.random.default_rng(0)
-    for name, shape in shapes.items():
-        weights = rng.normal(size=shape).astype(np.float32)
-        kind = gguf.GGMLQuantizationType.F32 if len(shape) == 1 else gguf.GGMLQuantizationType.Q8_0
-        writer.add_tensor(f"{name}.weight", gguf.quantize(weights, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 def _same(outline: Outline, folder: Path) -> None:
     """The outline is that of the model in a folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -123,7 +73,7 @@ def test_the_outline_of_a_packaged_model_is_what_it_unpacks_to(
     outline = outline_model(package, 1, "models.prior")
     assert parameters == []
     assert not cache.exists()
-    assert outline.context == 512
+    assert outline.context == CONTEXT
     said = []
     folder = resolve_model(package, 1, "models.prior", lambda *words: said.append(words))
     assert said == [(done, 3, "stages") for done in range(4)]
@@ -132,7 +82,7 @@ def test_the_outline_of_a_packaged_model_is_what_it_unpacks_to(
     parameters.clear()
     _same(outline_model(package, 1, "models.prior"), folder)
     assert parameters == []
-    assert load_causal_lm(folder, "float32").config.hidden_size == 32
+    assert load_causal_lm(folder, "float32").config.hidden_size == HIDDEN
 
 
 @pytest.mark.parametrize("missing", ["gguf", "accelerate"])
@@ -220,5 +170,5 @@ def test_a_prompt_too_long_for_a_model_yet_to_be_unpacked_is_refused(
     (tmp_path / "given.yaml").write_text(yaml.safe_dump(given))
     ended = steerlm("validate", tmp_path / "given.yaml")
     assert ended.code == 2
-    assert "exceeds the model's context of 512" in ended.err
+    assert f"exceeds the model's context of {CONTEXT}" in ended.err
     assert not cache.exists()
