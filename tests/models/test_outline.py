@@ -13,11 +13,11 @@ import yaml
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoTokenizer
 
+from steerlm_core.begin import begin
 from steerlm_core.embedded.base_model import BaseConfig, base_model, base_outline
 from steerlm_core.errors import ModelError
 from steerlm_core.models.loading import context_length, load_causal_lm, resolve_model
 from steerlm_core.models.outline import Outline, check_same_vocabulary, outline_model
-from steerlm_core.runtime import begin
 from steerlm_core.store import open_store
 from tests.in_process import Steerlm
 from tests.packaged import CONTEXT, HIDDEN
@@ -109,7 +109,9 @@ Look = Callable[[dict[str, Any]], None]
 def look(request: pytest.FixtureRequest, tmp_path: Path, steerlm: Steerlm) -> Look:
     def begins(given: dict[str, Any]) -> None:
         root = str(tmp_path / "run")
-        assert begin(root, "", given, "", "job") == root
+        run = begin(root, "", given, "", "job")
+        assert run
+        assert run.root == root
         assert [found.key for found in open_store(root).listing()] == ["run.json"]
 
     def validates(given: dict[str, Any]) -> None:
