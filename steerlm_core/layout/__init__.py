@@ -80,7 +80,7 @@ def commit(number: int) -> str:
     return f"{iteration(number)}/commit.json"
 
 
-BEFORE_THE_LOOP = (PRIOR, ANNOTATED, ATTRIBUTE_MODEL, policy_model(None), PROMPTS)
+BEFORE_THE_LOOP = (PROMPTS, PRIOR, ANNOTATED, ATTRIBUTE_MODEL, policy_model(None))
 
 # ---------------------------------------------------------------------------------------------------- the confirmation
 
