@@ -32,6 +32,54 @@ MODELS = st.sampled_from([layout.PRIOR, layout.ATTRIBUTE_MODEL]) | st.builds(lay
 OUTPUTS = TABLES | MODELS
 
 
+@pytest.mark.parametrize(
+    ("made", "key"),
+    [
+        (layout.RUN, "run.json"),
+        (layout.DECISION, "decision.json"),
+        (layout.manifest(layout.PROMPTS), "prompts/manifest.json"),
+        (layout.removed(layout.ANNOTATED), "annotated/removed.json"),
+        (layout.model_file(layout.PRIOR, "0123456789ab", "config.json"), "models/prior/0123456789ab/config.json"),
+        (layout.manifest(layout.ATTRIBUTE_MODEL), "models/attribute/manifest.json"),
+        (layout.policy_model(None), "models/policy-0"),
+        (layout.policy_model(7), "iterations/007/model"),
+        (layout.evaluation_document(layout.evaluation(7)), "iterations/007/evaluation/evaluation.json"),
+        (layout.commit(7), "iterations/007/commit.json"),
+        (
+            layout.part(layout.evaluation(7), 3, "0123456789ab"),
+            "iterations/007/evaluation/part-00003-0123456789ab.parquet",
+        ),
+        (
+            layout.record(layout.stage_output(layout.iteration(7), "labels"), 3),
+            "iterations/007/labels/records/00003.json",
+        ),
+        (
+            layout.latest_checkpoint(layout.checkpoints(layout.training(7))),
+            "iterations/007/train/checkpoints/latest.json",
+        ),
+        (layout.checkpoint(120), "step-00000120"),
+        (layout.stage_output(layout.confirmation(None), "prior_scores"), "confirmation/policy-0/prior_scores"),
+        (layout.confirmation_document(layout.confirmation(7)), "confirmation/iteration-007/confirmation.json"),
+        (layout.comparison_document(layout.confirmation(7)), "confirmation/iteration-007/comparison.json"),
+        (layout.lease(layout.step_lease("prepare")), "leases/prepare.json"),
+        (layout.lease(layout.step_lease("generate", 7, (1, 4))), "leases/007-generate-1of4.json"),
+        (layout.events("local", 2), "events/local-2.jsonl"),
+        (layout.job_verdict("train"), "jobs/train/verdict.json"),
+        (layout.job_outcome("train"), "jobs/train/outcome.json"),
+        (layout.job_outcome("train", 2), "jobs/train/outcome-2.json"),
+        (layout.job_heartbeat("train"), "jobs/train/heartbeat.json"),
+        (layout.job_progress("train"), "jobs/train/progress.json"),
+        (layout.job_log("train", "pod"), "jobs/train/logs/pod.log"),
+        (layout.run_below("mine"), "runs/mine"),
+        (layout.RUNNING, "running.json"),
+        (layout.FINISHED, "finished.json"),
+        (layout.PROMOTED, "promoted.json"),
+    ],
+)
+def test_runs_that_exist_are_found_where_they_lie(made, key):
+    assert made == key
+
+
 @given(NUMBERS, POLICIES, OUTPUTS)
 def test_documents_are_known(number, policy, output):
     confirmation = layout.confirmation(policy)

@@ -80,7 +80,8 @@ def commit(number: int) -> str:
     return f"{iteration(number)}/commit.json"
 
 
-BEFORE_THE_LOOP = (PRIOR, ANNOTATED, ATTRIBUTE_MODEL, policy_model(None), PROMPTS)
+# Of prepare, which has annotate, train_attribute_model and bootstrap make what the user does not give.
+BEFORE_THE_LOOP = (PROMPTS, PRIOR, ANNOTATED, ATTRIBUTE_MODEL, policy_model(None))
 
 # ---------------------------------------------------------------------------------------------------- the confirmation
 
