@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 def tiny_settings(**changes: Any) -> dict[str, Any]:
@@ -31,3 +34,9 @@ def tiny_settings(**changes: Any) -> dict[str, Any]:
         "runtime": {"threads": 1},
     }
     return {**settings, **changes}
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path

@@ -1,7 +1,6 @@
 """What a person sees: plain lines in logs, a live picture on a terminal, and a run that outlives both."""
 
 import io
-import logging
 import sys
 import threading
 import time
@@ -12,41 +11,12 @@ from steerlm_core.observe import display as display_module
 from steerlm_core.observe.display import Display, PlainDisplay, RichDisplay, make_display
 from steerlm_core.observe.events import Event, EventLog
 from steerlm_core.observe.log_display import LogDisplay
-from steerlm_core.observe.step_state import StepState
-from steerlm_core.observe.text import duration, interval, iteration_line, printable, rate
-from tests.waiting import until
-
-EVALUATION = {
-    "distance_before": {"mean": 0.331, "low": 0.29, "high": 0.37},
-    "distance_after": {"mean": 0.122, "low": 0.1, "high": 0.15},
-    "ess_median": 3.24,
-    "n_candidates": 8,
-}
-COMMIT = {"iteration": 1, "accepted": True, "kind": "plateau", "reason": "The improvement is surely under 10%."}
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def _work(display: Display) -> None:
-    with display:
-        log = EventLog("run-1", None, [display])
-        with log.step("prepare"):
-            pass
-        with log.step("train", 1) as says:
-            for done in range(50):
-                says.progress(done + 1, 50, "groups")
-            says.warning("layout: padded \x1b[31mred")
-        log.iteration(EVALUATION, COMMIT)
+from tests.observe.said import Terminal, work
 
 
 def test_plain_lines_have_no_escape_codes_and_tell_all():
     stream = io.StringIO()
-    _work(PlainDisplay(stream))
+    work(PlainDisplay(stream))
     text = stream.getvalue()
     assert "\x1b" not in text
     assert "\\x1b[31mred" in text
@@ -78,7 +48,7 @@ def test_plain_progress_is_rate_limited(monkeypatch):
 
 def test_quiet_shows_warnings_only():
     stream = io.StringIO()
-    _work(Display(stream))
+    work(Display(stream))
     assert len(stream.getvalue().splitlines()) == 1
     assert "warning: layout" in stream.getvalue()
 
@@ -87,7 +57,7 @@ def test_rich_keeps_iterations_and_warnings_and_gives_the_cursor_back(monkeypatc
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     stream = Terminal()
-    _work(RichDisplay(stream))
+    work(RichDisplay(stream))
     text = stream.getvalue()
     assert "distance 0.331 [0.290, 0.370] → 0.122 [0.100, 0.150]   ESS 3.2 of 8   plateau" in text
     assert "\\x1b[31mred" in text
@@ -133,7 +103,7 @@ def test_a_dead_screen_is_reported_once_and_never_reaches_the_work(monkeypatch):
 
     complaints = io.StringIO()
     monkeypatch.setattr(sys, "__stderr__", complaints)
-    _work(PlainDisplay(Closed()))
+    work(PlainDisplay(Closed()))
     assert complaints.getvalue().count("the display has stopped") == 1
 
 
@@ -147,7 +117,7 @@ def test_a_hung_screen_never_holds_up_the_work(monkeypatch):
 
     monkeypatch.setattr(Display, "join_seconds", 0.1)
     start = time.monotonic()
-    _work(PlainDisplay(Paused()))
+    work(PlainDisplay(Paused()))
     assert time.monotonic() - start < 5
     gone.set()
 
@@ -170,63 +140,6 @@ def test_auto_looks_at_where_it_is(monkeypatch, terminal, environment, kind):
     monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
     assert type(make_display("auto")) is kind
     assert type(make_display("quiet")) is Display
-
-
-def test_the_estimate_starts_anew_with_a_new_unit():
-    state = StepState("prepare", None, started=0.0)
-    for at, done, total, unit in ((10.0, 10, 10, "texts"), (20.0, 0, 100, "passes"), (30.0, 50, 100, "passes")):
-        state.progress(
-            Event("progress", at, "run-1", None, "prepare", None, {"done": done, "total": total, "unit": unit})
-        )
-    assert state.text == "50/100 passes · 5.0 passes/s · 10 s left"
-
-
-def test_words_of_numbers():
-    assert [duration(s) for s in (0.42, 12.4, 59.7, 185, 3725)] == ["0.4 s", "12 s", "60 s", "3:05", "1:02:05"]
-    assert [rate(r, "groups") for r in (0.25, 2.04, 350.0)] == ["4.0 s per group", "2.0 groups/s", "350 groups/s"]
-    assert interval({"mean": 0.5, "low": 0.25, "high": 1}) == "0.500 [0.250, 1.000]"
-    assert interval(None) == "–"
-    assert "not accepted" in iteration_line(0, {**EVALUATION, "kind": "regressed", "accepted": False})
-    assert printable("a\x1b]0;title\x07\n\u202eb") == "a\\x1b]0;title\\x07\n\\u202eb"
-
-
-def test_structured_lines_name_run_iteration_step_and_shard():
-    stream = io.StringIO()
-    display = LogDisplay(stream)
-    with display:
-        log = EventLog("run-1", None, [display])
-        with log.step("label", 2, shard=3) as says:
-            for done in range(30):
-                says.progress(done + 1, 30, "groups")
-            says.warning('layout: "padded" \x1b[31m\nred')
-            says.metric(step=7.0, loss=0.25)
-        log.iteration(EVALUATION, COMMIT)
-    lines = [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()]
-    where = "run=run-1 iteration=2 step=label shard=3"
-    assert lines[0] == f"{where} event=started"
-    assert lines[1] == f"{where} event=progress done=1 total=30 unit=groups"
-    assert lines[2] == f'{where} event=warning message="layout: \\"padded\\" \\\\x1b[31m\\nred"'
-    assert lines[3] == f"{where} event=metric optimizer_step=7 loss=0.25"
-    assert lines[4].startswith(f"{where} event=finished seconds=")
-    assert "distance_after.mean=0.122" in lines[5]
-    assert 'reason="The improvement is surely under 10%."' in lines[5]
-    assert len(lines) == 6
-    assert [line.split(" ")[1] for line in stream.getvalue().splitlines()].count("level=warning") == 1
-
-
-def test_structured_lines_carry_the_librarys_records_with_the_step_at_work():
-    stream = io.StringIO()
-    display = LogDisplay(stream)
-    display.period = 0.01
-    with display, EventLog("run-1", None, [display]).step("train", 1):
-        until("the step has started", lambda: "event=started" in stream.getvalue(), 10, 0.01)
-        logging.getLogger("steerlm.training").info("continuing from step %d", 7)
-    assert (
-        'iteration=1 step=train event=log logger=steerlm.training message="continuing from step 7"' in stream.getvalue()
-    )
-    before = stream.getvalue()
-    logging.getLogger("steerlm.training").warning("after the end")
-    assert stream.getvalue() == before
 
 
 def test_rich_shows_the_iteration_around_the_step(monkeypatch):

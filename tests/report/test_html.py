@@ -1,76 +1,25 @@
-"""The report of a run: in a real browser, with a model that writes markup, on paper, and of several runs."""
+"""The report as a page: in a real browser, with a model that writes markup, on paper, and of several runs."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from steerlm_core.config import RunConfig, parse_config
-from steerlm_core.observe.events import EventLog
 from steerlm_core.observe.text import printable
-from steerlm_core.report import figures, plots
-from steerlm_core.report.checks import checks
-from steerlm_core.report.data import Answer, RunData, Sample
+from steerlm_core.report import figures
+from steerlm_core.report.data import Answer, Sample
 from steerlm_core.report.html import comparison_html, report_html, write_html
-from steerlm_core.report.markdown import write_markdown
-from steerlm_core.report.read import read_run
-from steerlm_core.report.run_view import RunView
 from steerlm_core.run import open_run
-from tests.runs import loop_at, run_at
-from tests.tiny import tiny_settings
-from tools.chromium import Page, browser
+from tests.runs import run_at
+from tools.chromium import Page
 
 SECTIONS = ["distance", "steering", "weights", "drift", "attribute-model", "training", "samples", "time", "warnings",
             "lineage", "config"]  # fmt: skip
 HOSTILE = "</p><script>document.title='owned'</script><img src=http://127.0.0.1:9/x onerror=x> \x1b[31m\u202e&amp;"
-
-
-@pytest.fixture(scope="module")
-def config() -> RunConfig:
-    return parse_config(tiny_settings(), "tiny")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory, config) -> Path:
-    """A finished run of two iterations, with a warning."""
-    root = tmp_path_factory.mktemp("report") / "run"
-    log = EventLog("tiny", _sink(root))
-    loop_at(root, config, log=log)
-    with log.step("label", 1) as says:
-        says.warning("a strange text")
-    log.close()
-    return root
-
-
-def _sink(root: Path):
-    from steerlm_core.observe.event_store import event_sink
-    from steerlm_core.store import open_store
-
-    return event_sink(open_store(str(root)))
-
-
-@pytest.fixture(scope="module")
-def run(root) -> RunData:
-    return read_run(RunView(open_run(str(root))))
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    with browser() as page:
-        yield page
-
-
-@pytest.fixture
-def fresh(page) -> Page:
-    page.problems.clear()
-    page.requests.clear()
-    page.view(1000)
-    return page
 
 
 def _assert_quiet(page: Page, path: Path) -> None:
@@ -114,33 +63,6 @@ def test_the_report_opens_without_errors_or_network_and_shows_every_section(root
     assert f"{tokens:,}" in text["time"]
     assert "a strange text" in text["warnings"]
     assert "max_new_tokens: 12" in text["config"]
-
-
-def test_the_lineage_names_every_input_with_its_digest(run):
-    made = {origin.key: origin for origin in run.origins}
-    assert set(made) >= {"models/prior", "models/attribute", "models/policy-0", "prompts", "iterations/001/evaluation"}
-    digests = {origin.digest for origin in run.origins}
-    for origin in run.origins:
-        if origin.key not in ("models/prior", "prompts"):
-            assert origin.inputs
-            assert set(origin.inputs.values()) <= digests, origin.key
-    assert "confirmation" in run.origins[-1].key
-
-
-def test_heatmaps_hold_every_held_out_candidate_before_and_after(run):
-    assert run.levels[0].policy == "policy 0"
-    assert run.levels[-1].policy.endswith("fresh")
-    for levels in run.levels:
-        for name in run.config.attribute_names:
-            for judge in ("measured", "predicted"):
-                counts = levels.counts[name][judge]
-                assert sum(map(sum, counts)) == levels.steering[name]["responses"] == 6 * 3
-
-
-def test_samples_show_the_same_prompts_of_every_policy_at_contrasting_targets(run):
-    assert {len(sample.answers) for sample in run.samples} == {3}
-    for name in run.config.attribute_names:
-        assert len({sample.target[name] for sample in run.samples}) > 1
 
 
 def test_what_a_model_writes_is_text_and_nothing_else(run, fresh, tmp_path):
@@ -208,17 +130,6 @@ def test_on_paper_nothing_is_cut_off(root, fresh, tmp_path):
         fresh.call("Emulation.setEmulatedMedia", media="")
 
 
-def test_a_report_of_an_iteration_knows_nothing_of_what_came_after(root, run, tmp_path):
-    early = read_run(RunView(open_run(str(root))), upto=0)
-    assert [each.number for each in early.iterations] == [0]
-    assert early.confirmation is None
-    assert early.reason == run.iterations[0].fields["reason"]
-    write_html([open_run(str(root))], tmp_path / "early.html", upto=0)
-    text = (tmp_path / "early.html").read_text()
-    assert "iteration 1" not in text
-    assert run.iterations[0].fields["reason"] in text.replace("&#39;", "'")
-
-
 def test_a_run_that_has_just_begun_has_a_report(config, tmp_path):
 
     run_at(tmp_path / "new", config)
@@ -251,57 +162,6 @@ def test_several_runs_are_compared(root, run, fresh, tmp_path):
     assert f"{run.run_id} in {root}" in path.read_text()
 
 
-def test_checks_call_out_what_cannot_be_trusted(run):
-    def verdicts(run: RunData) -> dict[str, str]:
-        return {check.name: check.verdict for check in checks(run)}
-
-    def with_last(**fields: float) -> RunData:
-        *before, last = run.iterations
-        return replace(run, iterations=[*before, replace(last, fields={**last.fields, **fields})])
-
-    sound = {
-        "ess_median": 2.5,
-        "drift_far_share": 0.0,
-        "drift_token": 1.0,
-        "retained_mass": 1.0,
-        "truncation_after": 0.0,
-    }
-    assert set(list(verdicts(with_last(**sound)).values())[:5]) == {"good"}
-    for name, value, check in (
-        ("ess_median", 0.9, "Effective samples"),
-        ("drift_far_share", 0.5, "Sampler drift"),
-        ("drift_token", 1.2, "Sampler drift"),
-        ("retained_mass", 0.2, "Retained mass"),
-        ("groups_left_out", 5, "Held-out groups"),
-        ("truncation_after", 1.0, "Truncated"),
-    ):
-        changed = with_last(**{**sound, "truncation_before": 0.0, name: value})
-        assert verdicts(changed)[check] == "look"
-    first, last = run.levels[0], run.levels[-1]
-    worse = replace(last, steering={"mood": {"spearman_measured": 0.5}})
-    better = replace(first, steering={"mood": {"spearman_measured": 0.9}})
-    assert verdicts(replace(run, levels=[better, worse]))["Steering"] == "look"
-    assert verdicts(replace(run, levels=[worse, better]))["Steering"] == "good"
-
-
-def test_markdown_names_reason_and_iterations(root, run, tmp_path):
-    write_markdown(open_run(str(root)), tmp_path / "report.md")
-    text = (tmp_path / "report.md").read_text()
-    assert run.reason in text
-    assert "## Iterations" in text
-
-
-def test_figures_place_values_where_they_belong():
-    svg = plots.boxes([("a", [0, 1, 2, 3, 4, 5, 6])], 0.0, 6.0, "nats")
-    x1, x2 = (float(value) for value in re.search(r'x1="([\d.]+)" y1="21" x2="([\d.]+)" y2="21"', svg).groups())
-    assert (x1 - 120) / (630 - 120) == pytest.approx(1 / 6, abs=1e-3)
-    assert (x2 - 120) / (630 - 120) == pytest.approx(5 / 6, abs=1e-3)
-    heat = figures.heatmap([[3, 1], [0, 0]], 2, "measured")
-    assert re.findall(r">(\d+%)<", heat) == ["75%", "25%"]
-    assert heat.count('class="empty"') == 2  # nobody asked for level 3
-    assert "requested 2: mean 2.25, 75% as requested" in heat
-
-
 def test_a_run_of_a_hundred_iterations_is_still_small(run):
     rows = [[40, 30, 20, 9, 1]] * 5
     names = [f"attribute{number}" for number in range(9)]
@@ -321,10 +181,3 @@ def test_a_run_of_a_hundred_iterations_is_still_small(run):
         spent=list(run.spent) * 40,
     )
     assert len(report_html(long).encode()) < 3_000_000
-
-
-def test_curves_keep_their_means_and_their_length_when_they_are_thinned():
-    stride, means = plots._thinned(3, [float(n) for n in range(1001)], 5000)
-    assert (stride, len(means)) == (9, 334)
-    assert means[:2] == [1.0, 4.0]
-    assert means[-1] == 999.5
