@@ -10,9 +10,8 @@ from kfp import compiler, dsl
 
 from components.data_processing.begin import begin
 from components.data_processing.generate import generate
-from components.data_processing.label import label
 from components.data_processing.prepare import prepare
-from components.data_processing.score_prior import score_prior
+from components.data_processing.score import score
 from components.data_processing.weigh import weigh
 
 
@@ -52,8 +51,8 @@ def weights(root: str, config: dict):
     before = prepare(root=run.output).set_caching_options(False)
     here = {"root": run.output, "iteration": 0}
     candidates = generate(**here).after(before).set_caching_options(False)
-    scored = [step(**here).after(candidates).set_caching_options(False) for step in (label, score_prior)]
-    groups = weigh(**here).after(*scored).set_caching_options(False)
+    scores = score(**here).after(candidates).set_caching_options(False)
+    groups = weigh(**here).after(scores).set_caching_options(False)
     best_weights(root=run.output).after(groups).set_caching_options(False)
 
 

@@ -119,6 +119,9 @@ def _workflow() -> tuple[running.WorkflowName, running.Ended]:
     """This pod's Workflow, and how to ask whether another has ended; neither exists outside of a cluster."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return running.WorkflowName(), lambda _: None
-    from steerlm_core.kube.api.workflow import has_ended, own_workflow
+    from steerlm_core.kube.api.client import own_cluster
+    from steerlm_core.kube.api.own_pod import own_workflow, workflow_has_ended
 
-    return own_workflow(), has_ended
+    mine = own_workflow()
+    name = running.WorkflowName(mine.name, mine.namespace, own_cluster()) if mine else running.WorkflowName()
+    return name, lambda other: workflow_has_ended(other.name, other.namespace, other.cluster)

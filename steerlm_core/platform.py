@@ -101,12 +101,18 @@ class StepsConfig(Section):
         description="Address of a Prometheus Pushgateway that steps push their final state to, as most are too short "
         "to be scraped; none: the metrics of training pods alone are seen.",
     )
+    max_workflow_size: int = Field(
+        1_048_576,
+        ge=1,
+        description="Bytes that Argo lets the Workflow of a run have: MAX_WORKFLOW_SIZE of its "
+        "workflow-controller. A pipeline whose runs would grow beyond is refused.",
+    )
     light: StepPodConfig = Field(
         StepPodConfig(), description="Steps that load no model: begin, gate, weigh, train's launcher, decide, …"
     )
     model: StepPodConfig = Field(
         StepPodConfig(cpu="2", memory="16Gi", scratch="50Gi"),
-        description="Steps that load models: prepare, generate, label, score_prior, evaluate, confirm.",
+        description="Steps that load models: prepare, generate, score, evaluate, confirm.",
     )
     each: dict[str, StepPodConfig] = Field(
         {}, description="A step's own, by its name; such as train, where it does not launch a PyTorchJob but trains."
@@ -242,6 +248,9 @@ def find_platform(path: Path | None) -> PlatformConfig | None:
 
 
 def inline(platform: PlatformConfig) -> str:
-    """Return a platform as the value of $STEERLM_PLATFORM_INLINE; what was not set stays so."""
-    text = json.dumps(platform.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    """Return what a step needs of a platform as the value of $STEERLM_PLATFORM_INLINE; what was not set stays so.
+
+    The steps' own pods are not part of it: they are what the compiled pipeline says.
+    """
+    text = json.dumps(platform.model_dump(mode="json", exclude_unset=True, exclude={"steps"}), sort_keys=True)
     return text.replace("$", "\\u0024").replace("{{", "{\\u007b")  # Kubernetes expands $(…), Argo {{…}}

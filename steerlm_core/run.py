@@ -96,6 +96,10 @@ class Run:
     def _models(self) -> LazyModels:
         return LazyModels()
 
+    def release_models(self) -> None:
+        """Let go of the models that its steps have loaded: the next one needs others, and their memory."""
+        self.__dict__.pop("_models", None)
+
     @cached_property
     def _scratch(self) -> Scratch:
         return Scratch()

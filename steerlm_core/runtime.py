@@ -90,8 +90,8 @@ def run_loop(run: Run, max_iterations: int | None = None) -> dict[str, Any]:
     return outcome(run, limit)
 
 
-def prepare(run: Run, shards: int = 1) -> list[int]:
-    """Make what the loop starts from; returns the shards that sampling and scoring are split over.
+def prepare(run: Run, shards: int = 1) -> list[str]:
+    """Make what the loop starts from; returns the shards, as text, that sampling and scoring are split over.
 
     Where training is to happen in a cluster, what would keep it from that is found out first: hours later is too late.
 
@@ -103,25 +103,26 @@ def prepare(run: Run, shards: int = 1) -> list[int]:
     run.train_backend.check()
     with run.doing("prepare") as context:
         manifest: Manifest = _step_module("prepare", run).run(context)
-    return list(range(max(1, min(shards, len(manifest.parts)))))
+    count = max(1, min(shards, len(manifest.parts)))
+    return [str(Shard(index, count)) for index in range(count)]
 
 
-def run_step(run: Run, name: str, iteration: int, shard: int = 0, shards: int = 1) -> dict[str, Any]:
+def run_step(run: Run, name: str, iteration: int, shard: str = "0/1") -> dict[str, Any]:
     """Run one step of an iteration, or one shard of it; returns its numbers, none while other shards work.
 
     Args:
         run: The run.
         name: The step.
         iteration: Number of the iteration.
-        shard: Which shard of the step this is.
-        shards: Shards that the step is split over.
+        shard: Which shard of the step this is, as text; see `Shard.parse`.
 
     Raises:
-        ConfigError: There is no such step.
+        ConfigError: There is no such step, or no such shard.
     """
+    part = Shard.parse(shard)
     if name not in layout.ITERATION_STEPS:
         raise ConfigError(f"unknown step '{name}'; steps of an iteration: {', '.join(layout.ITERATION_STEPS)}.")
-    with run.doing(name, iteration, Shard(shard, shards) if shards > 1 else None) as context:
+    with run.doing(name, iteration, part if part.count > 1 else None) as context:
         done = _step_module(name, run).run(context)
     numbers = done.metrics if isinstance(done, Manifest) else done or {}
     if name == "decide":

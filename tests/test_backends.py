@@ -11,7 +11,7 @@ import pytest
 from steerlm_core import runtime
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.errors import ConfigError, RunStateError
-from steerlm_core.kube.job.verdicts import TrainJobError
+from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.platform import FILE, INLINE
 from steerlm_core.steps.train import LocalBackend, TorchrunBackend
 from steerlm_core.store import open_store
@@ -114,7 +114,7 @@ def test_a_permission_that_is_missing_is_named_by_the_pipelines_prepare(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class MayNot(FakeApi):
-        def may(self, *of: str, **more: str) -> bool:
+        def can_i(self, *of: str, **more: str) -> bool:
             return False
 
     monkeypatch.setattr("steerlm_core.kube.launch.backend.connect", lambda namespace: MayNot())

@@ -130,7 +130,7 @@ def test_a_real_run_holds_nothing_that_layout_does_not_know(finished: Finished):
     store = open_store(str(finished(3)))
     kinds = {found.key: recognise(found.key) for found in store.listing()}
     assert [key for key, known in kinds.items() if known is None] == []
-    assert set(objects_of(store.root)[0]) == set(kinds)
+    assert set(objects_of(store)[0]) == set(kinds)
     contents = read_contents(store)
     assert {key for key, known in kinds.items() if known and known.kind is Kind.DOCUMENT} == set(contents.documents)
     parts = {part.key for part in contents.parts()}

@@ -17,7 +17,7 @@ from kfp import dsl
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import RunStateError
 from steerlm_core.kubeflow.package import plain
-from steerlm_core.layout import FINISHED, ITERATION_STEPS
+from steerlm_core.layout import FINISHED
 from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
 from tests.in_process import Steerlm
@@ -26,7 +26,8 @@ from tests.toy.world import build, small
 from tools.component_readmes import component_folders
 
 FOLDERS = {folder.name: folder.parent.name for folder in component_folders()}
-OUTPUTS = {**dict.fromkeys(ITERATION_STEPS, 2), "confirm": 1, "finish": 1, "report": 2}
+OF_AN_ITERATION = ("generate", "score", "weigh", "train", "evaluate", "decide")
+OUTPUTS = {**dict.fromkeys(OF_AN_ITERATION, 2), "score": 3, "confirm": 1, "finish": 1, "report": 2}
 MOST_MODULES = 12
 FIRST_READS = {"read", "read_versioned"}
 
@@ -73,10 +74,10 @@ def test_a_component_opens_its_run_once(
     assert opened == ([str(base), root] if under_a_base_root else [root])
     calls: list[tuple[str, tuple[int, ...]]] = [
         *(("prepare", ()), ("gate", (0, 1))),
-        *((name, (0,)) for name in ITERATION_STEPS),
+        *((name, (0,)) for name in OF_AN_ITERATION),
         *(("confirm", ()), ("finish", (1,)), ("report", ())),
     ]
-    working = {"prepare", *ITERATION_STEPS, "confirm", "finish"}
+    working = {"prepare", *OF_AN_ITERATION, "confirm", "finish"}
     for name, arguments in calls:
         opened.clear()
         call(name, tmp_path, root, *arguments)
@@ -141,7 +142,7 @@ def test_from_a_component_to_the_first_byte_read_are_few_modules(
 ) -> None:
     root = request.getfixturevalue("bucket") if place == "bucket" else str(tmp_path / "run")
     open_store(root).put("run.json", b"damaged: nothing follows the first read")
-    arguments = (0,) if name in ITERATION_STEPS else {"gate": (0, 1), "finish": (1,)}.get(name, ())
+    arguments = (0,) if name in OF_AN_ITERATION else {"gate": (0, 1), "finish": (1,)}.get(name, ())
     modules: list[str] = []
     with pytest.raises(RunStateError, match="damaged"), way_of(root, modules):
         call(name, tmp_path, root, *arguments)

@@ -4,6 +4,9 @@ KFP v2 has no while, so the chain is as long as the pipeline was compiled for. E
 asks `gate` first; once the run has stopped, the iterations that remain are a gate and nothing else. A failed step ends
 the run at once, and Retry goes on at that step. Where `begin` finds nothing new, nothing else runs.
 
+What Kubeflow iterates over arrives inside as text, and the list itself does not arrive: so a shard is text that says
+all of it ("0/2"), and no step inside a loop is given the list.
+
     python -m pipelines.steerlm_v2.pipeline     # regenerates pipeline.yaml
 """
 
@@ -14,9 +17,8 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.data_processing.begin import begin
 from components.data_processing.generate import generate
-from components.data_processing.label import label
 from components.data_processing.prepare import prepare
-from components.data_processing.score_prior import score_prior
+from components.data_processing.score import score
 from components.data_processing.weigh import weigh
 from components.evaluation.confirm import confirm
 from components.evaluation.decide import decide
@@ -25,7 +27,7 @@ from components.evaluation.finish import finish
 from components.evaluation.gate import gate
 from components.evaluation.report import report
 from components.training.train import train
-from pipelines.steerlm_v2.shared import share_components
+from pipelines.steerlm_v2.compact import make_compact
 
 ITERATIONS = 8
 COMPILED = Path(__file__).with_name("pipeline.yaml")
@@ -46,17 +48,16 @@ def iteration(root: str, index: int, max_iterations: int, shards: list):
         root: Where the run lives: a folder, or an s3:// address.
         index: Number of the iteration, from 0.
         max_iterations: Most iterations of the run.
-        shards: Numbers of the shards that sampling and scoring are split over.
+        shards: The shards that sampling and scoring are split over, as text.
     """
     here = {"root": root, "iteration": index}
     answer = _step(gate, max_iterations=max_iterations, **here)
     with dsl.If(answer.output == "run", name="run"):
         with dsl.ParallelFor(shards, name="sampling") as shard:
-            candidates = _step(generate, shard=shard, shards=shards, **here)
+            candidates = _step(generate, shard=shard, **here)
         with dsl.ParallelFor(shards, name="scoring") as shard:
-            labels = _step(label, candidates, shard=shard, shards=shards, **here)
-            prior_scores = _step(score_prior, candidates, shard=shard, shards=shards, **here)
-        groups = _step(weigh, labels, prior_scores, **here)
+            scores = _step(score, candidates, shard=shard, **here)
+        groups = _step(weigh, scores, **here)
         policy = _step(train, groups, **here)
         distance = _step(evaluate, policy, **here)
         _step(decide, distance, **here)
@@ -110,7 +111,7 @@ def steerlm_v2(iterations: int = ITERATIONS) -> BaseComponent:
 def compile_to(path: Path, iterations: int = ITERATIONS) -> None:
     """Compile the pipeline with room for a number of iterations."""
     compiler.Compiler().compile(steerlm_v2(iterations), str(path))
-    share_components(path)
+    make_compact(path)
 
 
 if __name__ == "__main__":

@@ -63,10 +63,10 @@ def _run(run: str, root: str) -> tuple[str, RunConfig, str]:
 
 def _namespace() -> str:
     """Return where a launcher that is started here would create the job."""
-    from steerlm_core.kube.api.client import ClusterError, home_namespace
+    from steerlm_core.kube.api.client import ClusterError, default_namespace
 
     try:
-        return home_namespace()
+        return default_namespace()
     except ClusterError:
         typer.echo(
             "namespace: 'default' is assumed, as train_job.namespace names none and there is no kubeconfig here; in "

@@ -1,92 +1,75 @@
 """How many iterations a compiled pipeline has room for, and how to change that.
 
-The chain lies in one graph: a task for each iteration, whose component is a graph that contains others. All are
-copies of the first, under names of their own; the steps themselves are shared.
+The chain lies in one graph: a task for each iteration, all of one component.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from steerlm_core.errors import ConfigError
 
 _ITERATION = "steerlm-v2-iteration"
 
-Components = dict[str, Any]
+Tasks = dict[str, Any]
 
 
-def room(components: Components) -> int:
+def room(components: Mapping[str, Any]) -> int:
     """Return the number of iterations among the components of a compiled pipeline."""
-    return sum(name.startswith(f"comp-{_ITERATION}") for name in components)
+    return len(_iterations(_chain(components)))
 
 
-def resize(pipeline: dict[str, Any], iterations: int) -> None:
+def number_of(name: str, task: Mapping[str, Any]) -> int | None:
+    """Return the number of the iteration that a task is; None for any other task."""
+    return int(_index(task)) if name.startswith(_ITERATION) else None
+
+
+def resize(pipeline: dict[str, Any], wanted: int) -> None:
     """Give a compiled pipeline room for so many iterations, in place.
 
     Raises:
         ConfigError: That is not one at least.
     """
-    if iterations < 1:
-        raise ConfigError(f"max_iterations: {iterations} is too few; a pipeline has room for one at least.")
-    components = pipeline["components"]
-    tasks = _chain(components)
-    old = [name for name in tasks if name.startswith(_ITERATION)]
-    last = max(old, key=lambda name: float(_index(tasks[name])["constant"]))
-    first, template = tasks[_ITERATION], _graphs(components, tasks[_ITERATION]["componentRef"]["name"])
+    if wanted < 1:
+        raise ConfigError(f"max_iterations: {wanted} is too few; a pipeline has room for one at least.")
+    tasks = _chain(pipeline["components"])
+    old, first = _iterations(tasks), tasks[_ITERATION]
+    followers = [task for task in tasks.values() if old[-1] in task.get("dependentTasks", [])]
     for name in old:
-        for graph in _graphs(components, tasks.pop(name)["componentRef"]["name"]):
-            del components[graph]
-    followers = [task for task in tasks.values() if last in task.get("dependentTasks", [])]
-    for index in range(iterations):
-        components |= {_copy_name(name, index): _renamed(graph, template, index) for name, graph in template.items()}
-        tasks[_copy_name(_ITERATION, index)] = _iteration(first, index)
+        del tasks[name]
+    tasks |= {_name(index): _iteration(first, index) for index in range(wanted)}
     for task in followers:
-        before = task["dependentTasks"]
-        task["dependentTasks"] = [_copy_name(_ITERATION, iterations - 1) if name == last else name for name in before]
+        task["dependentTasks"] = [_name(wanted - 1) if name == old[-1] else name for name in task["dependentTasks"]]
     begin = pipeline["root"]["dag"]["tasks"]["begin"]
-    begin["inputs"]["parameters"]["room"]["runtimeValue"]["constant"] = float(iterations)
+    begin["inputs"]["parameters"]["room"]["runtimeValue"]["constant"] = float(wanted)
 
 
-def _chain(components: Components) -> dict[str, Any]:
+def _chain(components: Mapping[str, Any]) -> Tasks:
     """The tasks of the graph that contains the iterations."""
-    graphs = (component["dag"]["tasks"] for component in components.values() if "dag" in component)
+    graphs: Iterator[Tasks] = (each["dag"]["tasks"] for each in components.values() if "dag" in each)
     return next(tasks for tasks in graphs if _ITERATION in tasks)
 
 
-def _graphs(components: Components, name: str) -> Components:
-    """A graph and the graphs inside it, by name."""
-    found = {name: components[name]}
-    for task in components[name]["dag"]["tasks"].values():
-        inner = task["componentRef"]["name"]
-        if "dag" in components[inner]:
-            found |= _graphs(components, inner)
-    return found
-
-
-def _renamed(graph: dict[str, Any], template: Components, index: int) -> dict[str, Any]:
-    new = copy.deepcopy(graph)
-    for task in new["dag"]["tasks"].values():
-        inner = task["componentRef"]["name"]
-        if inner in template:
-            task["componentRef"]["name"] = _copy_name(inner, index)
-    return new
+def _iterations(tasks: Tasks) -> list[str]:
+    """The names of the iterations among the tasks of the chain, in their order."""
+    return sorted((name for name in tasks if name.startswith(_ITERATION)), key=lambda name: _index(tasks[name]))
 
 
 def _iteration(first: dict[str, Any], index: int) -> dict[str, Any]:
-    """The task of an iteration: after the one before, with its own number and component."""
+    """The task of an iteration: after the one before, with its own number."""
     task = copy.deepcopy(first)
-    task["componentRef"]["name"] = _copy_name(first["componentRef"]["name"], index)
     task["taskInfo"]["name"] = f"iteration-{index}"
-    _index(task)["constant"] = float(index)
+    task["inputs"]["parameters"]["index"]["runtimeValue"]["constant"] = float(index)
     if index:
-        task["dependentTasks"] = sorted([*first["dependentTasks"], _copy_name(_ITERATION, index - 1)])
+        task["dependentTasks"] = sorted([*first["dependentTasks"], _name(index - 1)])
     return task
 
 
-def _index(task: dict[str, Any]) -> dict[str, Any]:
-    return task["inputs"]["parameters"]["index"]["runtimeValue"]  # type: ignore[no-any-return]
+def _index(task: Mapping[str, Any]) -> float:
+    return float(task["inputs"]["parameters"]["index"]["runtimeValue"]["constant"])
 
 
-def _copy_name(name: str, index: int) -> str:
-    return f"{name}-{index}" if index else name
+def _name(index: int) -> str:
+    return f"{_ITERATION}-{index}" if index else _ITERATION

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from steerlm_core.errors import KubeflowError
 from steerlm_core.kube.preflight.check import Check, State
-from steerlm_core.kube.preflight.doctor import store
+from steerlm_core.kube.preflight.doctor import check_store
 from steerlm_core.kubeflow.client import Address, Kubeflow, connect
 from steerlm_core.kubeflow.package import Package
 from steerlm_core.kubeflow.submit import find_pipeline, latest_version
@@ -34,7 +34,7 @@ def examine(address: Address, package: Package, platform: PlatformConfig, root: 
     except KubeflowError as error:
         # The message names what does not work, and its way out.
         yield Check("Kubeflow Pipelines", State.FAILED, "cannot be used", str(error))
-    yield store(root, platform.object_store)
+    yield check_store(root, platform.object_store)
 
 
 def _pipeline(kubeflow: Kubeflow, package: Package) -> Check:

@@ -18,8 +18,8 @@ from kfp.components import YamlComponent
 
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import ConfigError, RunStateError
-from steerlm_core.kubeflow.package import plain
-from steerlm_core.kubeflow.packaged import load_pipeline, room
+from steerlm_core.kubeflow.package import packaged, plain
+from steerlm_core.kubeflow.packaged import load_pipeline
 from steerlm_core.kubeflow.step_output import StepOutput
 from steerlm_core.store.run_store import RunStore
 
@@ -42,14 +42,14 @@ def run_under_kfp_local(store: RunStore, config: RunConfig) -> Run:
         RunStateError: kfp.local reported success, but iterations are missing.
         SteerLMError: Whatever a step failed with.
     """
-    pipeline = load_pipeline()
-    if config.max_iterations > room(pipeline):
+    room = packaged().room
+    if config.max_iterations > room:
         raise ConfigError(
-            f"max_iterations: {config.max_iterations} is more than the {room(pipeline)} that the pipeline was compiled "
-            "for; lower it, or run without --runner kfp-local."
+            f"max_iterations: {config.max_iterations} is more than the {room} that the pipeline was compiled for; "
+            "lower it, or run without --runner kfp-local."
         )
     with tempfile.TemporaryDirectory(prefix="steerlm-kfp-") as scratch:
-        _run(pipeline, Path(scratch), store.root, config)
+        _run(load_pipeline(), Path(scratch), store.root, config)
     return _finished(store, config.max_iterations)
 
 

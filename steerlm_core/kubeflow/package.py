@@ -17,7 +17,8 @@ from steerlm_core.errors import ConfigError, did_you_mean
 from steerlm_core.kubeflow import chain
 from steerlm_core.kubeflow.packaged import pipeline_path
 from steerlm_core.kubeflow.platform import write_pipeline
-from steerlm_core.platform import PlatformConfig
+from steerlm_core.kubeflow.size import Workflow
+from steerlm_core.platform import PlatformConfig, StepsConfig
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
@@ -35,9 +36,11 @@ class Package:
 
     Attributes:
         path: The YAML file.
+        limit: Bytes that the Workflow of a run of it may have.
     """
 
     path: Path
+    limit: int = StepsConfig().max_workflow_size
 
     @cached_property
     def _spec(self) -> dict[str, Any]:
@@ -63,6 +66,16 @@ class Package:
     def room(self) -> int:
         """Most iterations that it was compiled for."""
         return chain.room(self._spec["components"])
+
+    def check_size(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse a run that Argo would end; where nobody says how many iterations, all are at work.
+
+        Raises:
+            ConfigError: It would.
+        """
+        iterations = min(arguments.get("max_iterations") or self.room, self.room)
+        workflow = Workflow(self._spec, self.path.stat().st_size, self.limit)
+        workflow.check(iterations, arguments.get("shards") or 1)
 
     @cached_property
     def digest(self) -> str:
@@ -101,7 +114,7 @@ def package_for(
         platform = platform.model_copy(update={"image": platform.image.model_copy(update={"name": name})})
     path = folder / "pipeline.yaml"
     write_pipeline(path, platform, more)
-    return Package(path)
+    return Package(path, (platform or PlatformConfig()).steps.max_workflow_size)
 
 
 def plain(config: RunConfig) -> dict[str, Any]:
@@ -113,7 +126,8 @@ def check_arguments(package: Package, arguments: Mapping[str, Any]) -> None:
     """Check arguments against the pipeline's inputs.
 
     Raises:
-        ConfigError: One is unknown, has the wrong type, or is missing; with the nearest known name.
+        ConfigError: One is unknown, has the wrong type, or is missing; with the nearest known name. Or a run of so
+            many iterations and shards could not finish.
     """
     inputs = package.inputs
     for name, value in arguments.items():
@@ -126,6 +140,7 @@ def check_arguments(package: Package, arguments: Mapping[str, Any]) -> None:
     missing = [name for name, spec in inputs.items() if name not in arguments and not spec.get("isOptional")]
     if missing:
         raise ConfigError(f"{', '.join(sorted(missing))}: the pipeline {package.name} needs it; give it.")
+    package.check_size(arguments)
 
 
 def _check_type(name: str, value: Any, kind: str) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 from kfp import components
 from kfp.components import YamlComponent
 
-from steerlm_core.kubeflow import chain
-
 
 def pipeline_path() -> Path:
     """Return where the compiled pipeline lies: in the installed package, or in the checkout."""
@@ -22,8 +20,3 @@ def pipeline_path() -> Path:
 def load_pipeline() -> YamlComponent:
     """Load the compiled pipeline; called with its parameters, it runs under kfp.local."""
     return components.load_component_from_file(str(pipeline_path()))
-
-
-def room(pipeline: YamlComponent) -> int:
-    """Return the number of iterations that a pipeline was compiled for."""
-    return chain.room(pipeline.pipeline_spec.components)

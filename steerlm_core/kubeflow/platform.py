@@ -16,12 +16,13 @@ import yaml
 from kfp import kubernetes
 
 from steerlm_core.errors import ConfigError, did_you_mean
-from steerlm_core.kubeflow.chain import resize
+from steerlm_core.kubeflow.chain import resize, room
 from steerlm_core.kubeflow.packaged import pipeline_path
+from steerlm_core.kubeflow.size import Workflow
 from steerlm_core.observe.exposition import GATEWAY
 from steerlm_core.platform import INLINE, SECRET_KEYS, AcceleratorConfig, PlatformConfig, StepPodConfig, inline
 
-MODEL_STEPS = ("prepare", "generate", "label", "score_prior", "evaluate", "confirm")
+MODEL_STEPS = ("prepare", "generate", "score", "evaluate", "confirm")
 _LAUNCHING = ("prepare", "train")  # train launches PyTorchJobs; prepare finds out beforehand whether it may
 _CERTIFICATES, _SCRATCH, _MODELS = "/etc/steerlm/certificates", "/scratch", "/models"
 _QUEUE = "kueue.x-k8s.io/queue-name"
@@ -37,7 +38,7 @@ def write_pipeline(path: Path, platform: PlatformConfig | None, max_iterations: 
         max_iterations: Room for so many iterations; None: as packaged.
 
     Raises:
-        ConfigError: The platform names a step that does not exist.
+        ConfigError: The platform names a step that does not exist, or a run of so many iterations could not finish.
     """
     pipeline = yaml.safe_load(pipeline_path().read_text())
     if max_iterations is not None:
@@ -45,7 +46,10 @@ def write_pipeline(path: Path, platform: PlatformConfig | None, max_iterations: 
     documents = [pipeline]
     if platform is not None:
         documents.append({"platforms": {"kubernetes": {"deploymentSpec": {"executors": _set(pipeline, platform)}}}})
-    path.write_text(yaml.safe_dump_all(documents, sort_keys=True))
+    text = yaml.safe_dump_all(documents, sort_keys=True)
+    limit = (platform or PlatformConfig()).steps.max_workflow_size
+    Workflow(pipeline, len(text), limit).check(room(pipeline["components"]), shards=1)
+    path.write_text(text)
 
 
 def _set(pipeline: dict[str, Any], platform: PlatformConfig) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import re
 import shutil
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from steerlm_core.errors import KubeflowError
+from steerlm_core.processes import end_with_parent
 
 _READY = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 _SECONDS = 30.0
@@ -31,7 +30,7 @@ def forwarded(namespace: str, target: str, port: int) -> Iterator[int]:
         raise KubeflowError("no host: give --host or KFP_ENDPOINT, or install kubectl for a port-forward to Kubeflow.")
     command = [kubectl, "port-forward", "--address=127.0.0.1", f"--namespace={namespace}", target, f":{port}"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_end_with_parent
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=end_with_parent
     )
     try:
         yield _port(process, f"kubectl port-forward -n {namespace} {target}")
@@ -78,7 +77,3 @@ def _read_lines(stream: IO[str], lines: list[str]) -> None:
     for line in stream:
         lines.append(line.strip())
         del lines[:-20]
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

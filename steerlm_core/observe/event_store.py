@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.observe.event_file import EventFile, event_line, event_lines
 from steerlm_core.observe.events import EventSink
+from steerlm_core.periodic import AfterChanges
 from steerlm_core.store.run_store import RunStore
 
 _SECONDS = 5.0  # between two writes of an object
@@ -43,9 +43,8 @@ class EventObjects:
         self._store, self._writer, self._number = store, writer, -1
         self._lines: list[str] = []
         self._size = 0
-        self._changed, self._end = threading.Event(), threading.Event()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._writes = AfterChanges(self._write, _SECONDS, "events")
 
     @property
     def place(self) -> str:
@@ -58,26 +57,11 @@ class EventObjects:
         with self._lock:
             self._lines.append(line)
             self._size += len(line)
-        self._changed.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write_on, name="events", daemon=True)
-            self._thread.start()
+        self._writes.changed()
 
     def close(self) -> None:
         """Write the rest."""
-        self._end.set()
-        self._changed.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _write_on(self) -> None:
-        while not self._end.is_set():
-            self._changed.wait()
-            self._changed.clear()
-            started = time.monotonic()
-            self._write()
-            self._end.wait(max(0.0, _SECONDS - (time.monotonic() - started)))
-        self._write()
+        self._writes.close()
 
     def _write(self) -> None:
         with self._lock:

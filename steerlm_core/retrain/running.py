@@ -8,16 +8,16 @@ A job that fails gives the base root back, and leaves the root of its run there 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from steerlm_core import layout
 from steerlm_core.errors import RunStateError, SteerLMError
+from steerlm_core.periodic import Periodic
 from steerlm_core.store import absolute_root, open_store
 from steerlm_core.store.lease import has_died, this_process
 from steerlm_core.store.run_store import RunStore
@@ -164,24 +164,15 @@ def renewed(base: RunStore, root: str) -> Iterator[None]:
         yield
         return
     _refuse_beside_another(base, root)
-    end = threading.Event()
 
-    def keep() -> None:
-        while True:
-            try:
-                _update(base, lambda held: is_run(base, root, held["root"]), {"renewed": time.time()})
-            except SteerLMError as error:
-                _log.warning("%s is not renewed: %s", base.url(layout.RUNNING), error)
-            if end.wait(RENEW_SECONDS):
-                return
+    def renew() -> None:
+        try:
+            _update(base, lambda held: is_run(base, root, held["root"]), {"renewed": time.time()})
+        except SteerLMError as error:
+            _log.warning("%s is not renewed: %s", base.url(layout.RUNNING), error)
 
-    thread = threading.Thread(target=keep, name="running", daemon=True)
-    thread.start()
-    try:
+    with closing(Periodic(renew, RENEW_SECONDS, "running", at_once=True).start()):
         yield
-    finally:
-        end.set()
-        thread.join()
 
 
 def _refuse_beside_another(base: RunStore, root: str) -> None:

@@ -5,6 +5,7 @@ Only `steerlm_core.run` builds a `StepContext`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from steerlm_core.config import RunConfig, local_path
+from steerlm_core.errors import ConfigError
 from steerlm_core.store.manifest import Manifest, Part
 
 if TYPE_CHECKING:
@@ -123,6 +125,8 @@ class Stage:
 class Shard:
     """One of several processes that share a step: it does every `count`-th part.
 
+    As text it is "0/2", the first of two. Kubeflow hands that to a step: what it iterates over arrives as text.
+
     Attributes:
         index: From 0.
         count: Shards of the step.
@@ -130,6 +134,24 @@ class Shard:
 
     index: int = 0
     count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read a shard's text.
+
+        Raises:
+            ConfigError: It is none, or names a shard that does not exist.
+        """
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+        if found and int(found[1]) < int(found[2]):
+            return cls(int(found[1]), int(found[2]))
+        raise ConfigError(
+            f"shard '{text}': give INDEX/COUNT, counted from 0: 0/2 and 1/2 are the two halves of a step."
+        )
+
+    def __str__(self) -> str:
+        """Return its text."""
+        return f"{self.index}/{self.count}"
 
     def does(self, number: int) -> bool:
         """Whether part `number` is this shard's."""

@@ -24,6 +24,7 @@ from typing import Protocol
 
 from steerlm_core import layout
 from steerlm_core.errors import LeaseLostError, StoreError
+from steerlm_core.periodic import Periodic
 
 _POLL_SECONDS = 1.0
 _RENEWALS = 4  # in the time of a lease
@@ -96,9 +97,7 @@ class Lease:
         self._store, self._key, self._claim, self._version = store, key, claim, version
         self._lost: str | None = None
         self._lock = threading.Lock()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
-        self._thread.start()
+        self._renewals = Periodic(self._keep, claim.seconds / _RENEWALS, "lease").start()
 
     def check(self) -> None:
         """Renew the lease now: what is committed next is this runner's to commit.
@@ -115,16 +114,14 @@ class Lease:
 
     def release(self) -> None:
         """Give the lease back; failing that, it runs out."""
-        self._end.set()
-        self._thread.join()
+        self._renewals.close()
         with suppress(StoreError), self._lock:
             if self._lost is None:
                 self._store.swap(self._key, replace(self._claim, owner="").to_bytes(), self._version)
 
     def _keep(self) -> None:
-        while not self._end.wait(self._claim.seconds / _RENEWALS):
-            with suppress(StoreError):  # the next may succeed; `check` is what counts
-                self._renew()
+        with suppress(StoreError):  # the next may succeed; `check` is what counts
+            self._renew()
 
     def _renew(self) -> None:
         with self._lock:

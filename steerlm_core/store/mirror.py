@@ -14,7 +14,6 @@ gc removes once the model stands.
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlm_core import layout
 from steerlm_core.errors import LeaseLostError, RunStateError, SteerLMError, StoreError
+from steerlm_core.periodic import Periodic
 from steerlm_core.store.sealed import seal
 
 if TYPE_CHECKING:
@@ -40,23 +40,22 @@ class CheckpointMirror:
         self._mirrored = ""
         self._unusable = ""  # version of the `latest.json` whose checkpoint is not whole
         self._holder = uuid.uuid4().hex[:8]
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="checkpoint mirror", daemon=True)
+        self._uploads = Periodic(self._upload_newest, _LOOK_SECONDS, "checkpoint mirror")
 
     def __enter__(self) -> CheckpointMirror:
         """Restore, and start to watch."""
         self._restore()
-        self._thread.start()
+        self._uploads.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Upload what is new, unless another runner has taken over or the store is gone, and stop."""
-        self._end.set()
         if isinstance(error, StoreError):  # an upload at work would hold the end up for minutes
+            self._uploads.stop()
             return
-        self._thread.join()
+        self._uploads.close()
         if not isinstance(error, LeaseLostError):
             self._upload_newest()
 
@@ -85,10 +84,6 @@ class CheckpointMirror:
         for file in files:
             self._store.download(f"{self._prefix}/{checkpoint}/{file}", unfinished / file)
         unfinished.rename(folder)
-
-    def _watch(self) -> None:
-        while not self._end.wait(_LOOK_SECONDS):
-            self._upload_newest()
 
     def _upload_newest(self) -> None:
         """Upload the newest checkpoint if it is new. Training goes on without, so a failure is said, not raised."""

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from typing import NoReturn
 
 from steerlm_core import layout
 from steerlm_core.errors import ConfigError, OutOfMemoryError, SteerLMError
+from steerlm_core.processes import end_with_parent
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError, TrainJob, TrainReport, TrainResult
 from steerlm_core.training.stop import StopSignal
 from steerlm_core.training.supervise import (
@@ -144,12 +144,6 @@ def _named(error: Exception) -> SteerLMError:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return OutOfMemoryError(f"{error} Lower train.token_budget, raise train.zero_stage, or use more memory.")
     return TrainingLostError(f"{type(error).__name__}: {error}")
-
-
-def end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies, so that a killed run leaves no trainer behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _leave(code: int) -> NoReturn:

@@ -73,7 +73,9 @@ def _load_stand_in() -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = Path(sys.prefix) / "lib" / version / "site-packages"
     place = f"/usr/local/lib/{version}/dist-packages/steerlm_core"
-    kit("python", IMAGE, "--site-packages", str(packages), "--add", f"{ROOT / 'steerlm_core'}:{place}")
+    added = {"steerlm_core": place, "components": f"{place}/kubeflow/components"}  # as in a wheel
+    folders = [word for name, where in added.items() for word in ("--add", f"{ROOT / name}:{where}")]
+    kit("python", IMAGE, "--site-packages", str(packages), *folders)
     (HOME / "node-1" / f"{IMAGE.replace('/', '_')}.id").unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from steerlm_core.kube.preflight.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
+from steerlm_core.kube.job.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
 from tests.cluster.kit import IMAGE, KUBECONFIG, kubectl
 
 LAUNCHER = "steerlm-launcher"

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import pytest
 
 from steerlm_core.kube.api.client import connect
+from steerlm_core.kube.job.permissions import NEEDED
 from steerlm_core.kube.preflight.check import State
-from steerlm_core.kube.preflight.dry_run import trial_job, trial_pods, try_pod
-from steerlm_core.kube.preflight.operator import Operator, find_operator
-from steerlm_core.kube.preflight.permissions import NEEDED
+from steerlm_core.kube.preflight.controllers import Operator, find_operator
+from steerlm_core.kube.preflight.dry_run import dry_run_pod, sample_job, sample_pods
 from steerlm_core.platform import load_platform
 from tests.cluster.kit import HOME, KUBECONFIG, ROOT, kubectl
 from tests.cluster.place import SECRET, Place
@@ -142,20 +142,32 @@ def test_a_patch_that_pod_security_refuses_fails_before_any_run(here):
     assert 'violates PodSecurity "restricted' in found.text
 
 
+# What operator 1.9 adds to workers where it is told nothing, as far as admission looks at it.
+STOCK = """
+- name: init-pytorch
+  image: {{.InitContainerImage}}
+  resources:
+    limits: {cpu: 100m, memory: 20Mi}
+    requests: {cpu: 50m, memory: 10Mi}
+  command: [sh, -c, "nslookup {{.MasterAddr}}"]
+"""
+
+
 def test_the_stock_init_container_is_refused_where_the_clusters_own_is_admitted(here, monkeypatch):
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(KUBECONFIG))
     api = connect(here.name)
-    job = trial_job(load_platform(here.platform("here")), "image", here.name)
-    own, stock = find_operator(api), Operator(known=True)
+    job = sample_job(load_platform(here.platform("here")), "image", here.name)
+    own, stock, unseen = find_operator(api), Operator(init_template=STOCK), Operator()
     assert own is not None
     checks = {}
-    for operator in (own, stock):
-        worker = dict(trial_pods(job, operator))["Worker"]
-        checks[operator] = try_pod(api, "Worker", worker, operator)
+    for operator in (own, stock, unseen):
+        worker = dict(sample_pods(job, operator))["Worker"]
+        checks[operator] = dry_run_pod(api, "Worker", worker, operator)
     assert checks[own].state is State.OK
     assert checks[stock].state is State.FAILED
     assert "init-pytorch" in checks[stock].found
     assert "training-operator-config" in checks[stock].repair
+    assert checks[unseen].state is State.UNKNOWN
 
 
 def test_a_quota_is_compared_with_what_all_pods_need(here):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from steerlm_core.kube.preflight.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
+from steerlm_core.kube.job.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
 from steerlm_core.store import open_store
 from tests.cluster.conftest import Launch
 from tests.cluster.kit import kubectl

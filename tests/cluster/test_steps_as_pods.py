@@ -25,7 +25,7 @@ from tests.toy.world import build, small
 from tests.waiting import until
 
 OUTPUTS = "/scratch/outputs"
-STEPS = ("begin", "prepare", "gate", "generate", "label", "score_prior", "weigh", "train", "evaluate", "decide",
+STEPS = ("begin", "prepare", "gate", "generate", "score", "weigh", "train", "evaluate", "decide",
          "confirm", "finish", "report")  # fmt: skip
 
 
@@ -34,14 +34,14 @@ def test_every_step_of_the_compiled_pipeline_runs_as_a_restricted_pod(place: Pla
     write_pipeline(tmp_path / "pipeline.yaml", _platform(place), 1)
     pipeline, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
     arguments = _arguments(root, config)
-    assert {f"exec-{step.replace('_', '-')}" for step in STEPS} == pipeline["deploymentSpec"]["executors"].keys()
+    assert {f"exec-{step}" for step in STEPS} == pipeline["deploymentSpec"]["executors"].keys()
     answers = {}
     for step in STEPS:
         pod = _pod(step, pipeline, platform, arguments[step])
         pod["metadata"]["namespace"] = place.name
         place.apply(pod)
         answers[step] = _finished(place, pod["metadata"]["name"])
-    assert (answers["begin"], answers["gate"], answers["prepare"]) == (root, "run", [0, 1])
+    assert (answers["begin"], answers["gate"], answers["prepare"]) == (root, "run", ["0/2", "1/2"])
     contents = read_contents(open_store(root))
     assert not contents.problems
     assert contents.commits[0]["iteration"] == 0
@@ -71,14 +71,14 @@ def _platform(place: Place) -> PlatformConfig:
 
 
 def _arguments(root: str, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    here, shards = {"root": root, "iteration": 0}, {"shard": 0, "shards": [0]}
+    here = {"root": root, "iteration": 0}
     of_run = {"root": root}
     return {
         "begin": {"job": "job-1", "root": root, "base_root": "", "config": config, "config_uri": "",
                   "max_iterations": 1, "room": 1},
         "prepare": {**of_run, "shards": 2},
         "gate": {**here, "max_iterations": 1},
-        **{step: {**here, **shards} for step in ("generate", "label", "score_prior")},
+        **{step: {**here, "shard": "0/1"} for step in ("generate", "score")},
         **dict.fromkeys(("weigh", "train", "evaluate", "decide"), here),
         "confirm": of_run,
         "finish": {**of_run, "max_iterations": 1},
@@ -88,10 +88,10 @@ def _arguments(root: str, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _pod(step: str, pipeline: dict[str, Any], platform: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """The pod of one executor, as the driver would make it."""
-    label = f"exec-{step.replace('_', '-')}"
+    label = f"exec-{step}"
     container = pipeline["deploymentSpec"]["executors"][label]["container"]
     added = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][label]
-    component = pipeline["components"][f"comp-{step.replace('_', '-')}"]
+    component = pipeline["components"][f"comp-{step}"]
     given = json.dumps(_executor_input(component, arguments))
     # What Pod Security wants beside runAsNonRoot is set by KFP on every container of a step (see the facts).
     rest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
@@ -110,7 +110,7 @@ def _pod(step: str, pipeline: dict[str, Any], platform: dict[str, Any], argument
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": f"step-{step.replace('_', '-')}", **added["podMetadata"]},
+        "metadata": {"name": f"step-{step}", **added["podMetadata"]},
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,

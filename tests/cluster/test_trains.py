@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from steerlm_core.kube.job.pod_state import has_started, name_of
+from steerlm_core.kube.job.state import has_started, name_of
 from tests.cluster.conftest import Launch
 from tests.cluster.kit import kubectl
 from tests.cluster.launched import Launched

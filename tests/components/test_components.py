@@ -16,7 +16,7 @@ from steerlm_core.kubeflow.artifacts import shown
 from tools.component_readmes import component_folders, readme
 
 FOLDERS = component_folders()
-ITERATION_STEPS = ["decide", "evaluate", "generate", "label", "score_prior", "train", "weigh"]
+ITERATION_STEPS = ["decide", "evaluate", "generate", "score", "train", "weigh"]
 each_component = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 
@@ -86,7 +86,7 @@ def call(name: str, *arguments: object) -> object:
     return load(next(folder for folder in FOLDERS if folder.name == name)).python_func(*arguments)
 
 
-@pytest.mark.parametrize("name", [name for name in ITERATION_STEPS if name != "decide"])
+@pytest.mark.parametrize("name", ["evaluate", "generate", "train", "weigh"])
 def test_step_runs_in_its_iteration_and_shows_its_metrics_and_where_its_output_stands(name, tmp_path, calls):
     metrics, output = artifact(dsl.Metrics, tmp_path / "metrics"), artifact(dsl.Dataset, tmp_path / "output")
     call(name, str(tmp_path), 3, metrics, output)
@@ -96,11 +96,23 @@ def test_step_runs_in_its_iteration_and_shows_its_metrics_and_where_its_output_s
     assert json.loads(Path(output.path).read_text()) == output.metadata
 
 
-@pytest.mark.parametrize("name", ["generate", "label", "score_prior"])
-def test_a_shard_does_its_share(name, tmp_path, calls):
+def test_score_labels_then_scores_under_the_prior_and_shows_where_both_stand(tmp_path, calls):
+    outputs = [artifact(dsl.Artifact, tmp_path / name) for name in ("metrics", "labels", "prior_scores")]
+    call("score", str(tmp_path), 3, *outputs)
+    assert calls() == [["label", {"iteration": 3}], ["score_prior", {"iteration": 3}]]
+    for name, output in zip(("labels", "prior_scores"), outputs[1:], strict=True):
+        assert output.metadata == {"address": f"{tmp_path}/iterations/003/{name}", "run": str(tmp_path), "iteration": 3}
+
+
+def test_a_shard_does_its_share(tmp_path, calls):
     metrics, output = artifact(dsl.Metrics, tmp_path / "metrics"), artifact(dsl.Dataset, tmp_path / "output")
-    call(name, str(tmp_path), 3, metrics, output, 1, [0, 1, 2])
-    assert calls() == [[name, {"iteration": 3, "shard": 1}]]
+    call("generate", str(tmp_path), 3, metrics, output, "1/3")
+    call("score", str(tmp_path), 3, metrics, output, output, "2/3")
+    assert calls() == [
+        ["generate", {"iteration": 3, "shard": "1/3"}],
+        ["label", {"iteration": 3, "shard": "2/3"}],
+        ["score_prior", {"iteration": 3, "shard": "2/3"}],
+    ]
 
 
 def test_decide_shows_its_metrics_and_the_report_so_far(tmp_path, calls):
@@ -115,7 +127,7 @@ def test_decide_shows_its_metrics_and_the_report_so_far(tmp_path, calls):
 def test_the_steps_outside_of_iterations_call_the_runtime(tmp_path, calls):
     root, metrics = str(tmp_path), artifact(dsl.Metrics, tmp_path / "metrics")
     assert call("begin", "job-1", root, "", {"seed": 1}, "", 2, 8) == root
-    assert call("prepare", root, 2) == [0, 1]
+    assert call("prepare", root, 2) == ["0/2", "1/2"]
     assert [call("gate", root, 0, 1), call("gate", root, 1, 1)] == ["run", "stop"]
     call("confirm", root, metrics)
     assert metrics.metadata == {"run": root, "distance": 0.25}

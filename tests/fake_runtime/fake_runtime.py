@@ -19,6 +19,9 @@ class Run(str):
 
     root = property(str)
 
+    def release_models(self):
+        pass
+
 
 def open_run(root):
     return Run(root)
@@ -42,7 +45,7 @@ def begin(root, base_root, config, config_uri, job, max_iterations, room):
 
 def prepare(root, shards):
     _called(root, "prepare", shards=shards)
-    return list(range(int(shards)))
+    return [f"{index}/{int(shards)}" for index in range(int(shards))]
 
 
 def gate(root, iteration, max_iterations):
@@ -54,9 +57,9 @@ def gate(root, iteration, max_iterations):
     return os.environ.get("FAKE_GATE", "run")
 
 
-def run_step(root, name, iteration, shard=0, shards=1):
+def run_step(root, name, iteration, shard="0/1"):
     print(f"{name} speaks")
-    _called(root, name, iteration=int(iteration), **({"shard": int(shard)} if shards > 1 else {}))
+    _called(root, name, iteration=int(iteration), **({"shard": shard} if shard != "0/1" else {}))
     if name == "decide":
         _commit(root, iteration).parent.mkdir(parents=True, exist_ok=True)
         _commit(root, iteration).write_text("{}")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from steerlm_core.kube.api.client import ClusterError, KubeApi, Object, Query
+from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject, Query
 
 
 class FakeApi(KubeApi):
@@ -21,7 +21,7 @@ class FakeApi(KubeApi):
 
     def __init__(self) -> None:
         self.namespace = "ns"
-        self.jobs: dict[str, Object] = {}
+        self.jobs: dict[str, KubeObject] = {}
         self.calls: list[str] = []
         self.spoiled: dict[str, list[ClusterError | None]] = {}
         self.lost: set[int] = set()
@@ -29,8 +29,13 @@ class FakeApi(KubeApi):
         self.queries: list[dict[str, Any]] = []
 
     def request(
-        self, method: str, path: str, body: Object | None = None, query: Query | None = None, read_seconds: float = 0
-    ) -> Object:
+        self,
+        method: str,
+        path: str,
+        body: KubeObject | None = None,
+        query: Query | None = None,
+        read_seconds: float = 0,
+    ) -> KubeObject:
         self.calls.append(f"{method} {path.rsplit('/', 1)[-1]}")
         error = self.spoiled[method].pop(0) if self.spoiled.get(method) else None
         if error is not None and id(error) not in self.lost:
@@ -52,7 +57,7 @@ class FakeApi(KubeApi):
         self.spoiled.setdefault(method, []).append(error)
         self.lost.add(id(error))
 
-    def _act(self, method: str, path: str, body: Object | None) -> Object:
+    def _act(self, method: str, path: str, body: KubeObject | None) -> KubeObject:
         name = path.rsplit("/", 1)[-1]
         if method == "POST":
             assert body is not None

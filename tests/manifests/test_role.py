@@ -8,7 +8,7 @@ from kubernetes import client, config
 
 from steerlm_core.kube.api import paths
 from steerlm_core.kube.api.client import ForbiddenError, KubeApi
-from steerlm_core.kube.preflight.permissions import NEEDED, OF_WORKFLOWS, WANTED, missing
+from steerlm_core.kube.job.permissions import NEEDED, OF_WORKFLOWS, WANTED, missing_permissions
 from tests.cluster.kit import KUBECONFIG, kubectl
 from tests.manifests.applying import namespace
 from tests.manifests.sources import ROOT, documents, one
@@ -73,13 +73,13 @@ def calls(api):
 def test_stock_role_and_ours_suffice(place):
     bind(place, ACCOUNT, "ours", RULES)
     api = api_of(ACCOUNT, place)
-    assert missing(api, EVERYTHING) == []
+    assert missing_permissions(api, EVERYTHING) == []
     calls(api)
 
 
 def test_in_a_profile_the_platforms_own_rights_suffice(place):
     api = api_of("default-editor", place)
-    assert missing(api, EVERYTHING) == []
+    assert missing_permissions(api, EVERYTHING) == []
     calls(api)
 
 
@@ -87,7 +87,7 @@ def test_in_a_profile_the_platforms_own_rights_suffice(place):
 def test_without_a_rule_of_ours_a_call_is_refused(place, left_out):
     bind(place, ACCOUNT, "ours", [rule for n, rule in enumerate(RULES) if n != left_out])
     api = api_of(ACCOUNT, place)
-    assert missing(api, EVERYTHING)
+    assert missing_permissions(api, EVERYTHING)
     with pytest.raises(ForbiddenError):
         calls(api)
 

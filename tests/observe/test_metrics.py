@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 from steerlm_core.errors import ConfigError, NonFiniteError
-from steerlm_core.kube.job.diagnosis import Sight
+from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.kube.job.files import Progress
-from steerlm_core.kube.job.verdicts import TrainJobError
-from steerlm_core.kube.launch.announce import Told
+from steerlm_core.kube.job.state import JobState
+from steerlm_core.kube.launch.announce import Announcer
 from steerlm_core.observe.events import Event, EventLog
 from steerlm_core.observe.exposition import GATEWAY, PORT, Pusher, metric_listeners, serve
 from steerlm_core.observe.metrics import Metrics
@@ -97,9 +97,11 @@ def test_the_age_of_the_first_checkpoint_counts_from_the_first_step():
 def test_what_a_launcher_sees_of_its_job_is_counted_as_far_as_it_goes():
     metrics, heard = Metrics(), []
     with EventLog("run-1", None, [metrics, heard.append]).step("train", 0) as says:
-        told = Told(lambda words: None, says)
+        announcer = Announcer(lambda words: None, says)
         for step, loss in ((3, 0.5), (7, 0.25)):
-            told.sight("job", Sight({"status": {}}, progress=Progress(step=step, steps=10, loss=loss, time=1.0)), [])
+            announcer.job(
+                "job", JobState({"status": {}}, progress=Progress(step=step, steps=10, loss=loss, time=1.0)), []
+            )
         assert _value(metrics, "steerlm_train_loss") == 0.25
         assert _value(metrics, "steerlm_stage_progress_ratio", stage="train") in (0.3, 0.7)  # progress is throttled
         assert _value(metrics, "steerlm_last_checkpoint_timestamp_seconds") is None, "only pods know of checkpoints"

@@ -1,9 +1,7 @@
-"""What every service of the tests needs of this machine: free ports, and an end that comes with that of the tests."""
+"""What every service of the tests needs of this machine: free ports."""
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import socket
 
 
@@ -23,8 +21,3 @@ def free_ports(address: str, count: int) -> list[int]:
         if port not in found:
             found.append(port)
     return found
-
-
-def end_with_parent() -> None:
-    """Have this process end when the one that started it does; for `preexec_fn`."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -16,7 +16,8 @@ from urllib.request import urlopen
 
 import yaml
 
-from tests.services.processes import end_with_parent, free_ports
+from steerlm_core.processes import end_with_parent
+from tests.services.processes import free_ports
 from tests.waiting import until
 
 _START_SECONDS = 60.0

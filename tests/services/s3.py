@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services.processes import end_with_parent, free_ports
+from steerlm_core.processes import end_with_parent
+from tests.services.processes import free_ports
 
 BUCKET = "test"
 ACCESS_KEY, SECRET_KEY = "steerlm-tests", "only-for-tests-of-this-machine"

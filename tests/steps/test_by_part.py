@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from kfp import dsl
 
+import steerlm_core.models.loading as loading
 import steerlm_core.steps.generate as generate_module
 import steerlm_core.steps.label as label_module
+from components.data_processing.score import score
+from steerlm_core import runtime
 from steerlm_core.config import LabelConfig
-from steerlm_core.errors import CaptureError, ForeignOutputError
+from steerlm_core.errors import CaptureError, ConfigError, ForeignOutputError
 from steerlm_core.runtime import run_step
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
@@ -47,11 +52,11 @@ def test_shards_make_what_one_process_makes(root):
     run = run_at(root)
     for name, output in OUTPUTS.items():
         for index in (2, 0):
-            assert run_step(run, name, 0, index, 3) == {}
+            assert run_step(run, name, 0, f"{index}/3") == {}
             assert _output(root, output) is None
-        numbers = run_step(run, name, 0, 1, 3)
+        numbers = run_step(run, name, 0, "1/3")
         assert _output(root, output) == whole[name]
-        assert run_step(run, name, 0, 0, 3) == numbers == whole[name].metrics
+        assert run_step(run, name, 0, "0/3") == numbers == whole[name].metrics
 
 
 def test_a_step_goes_on_at_the_part_where_it_was_interrupted(root, monkeypatch):
@@ -77,7 +82,7 @@ def test_a_step_goes_on_at_the_part_where_it_was_interrupted(root, monkeypatch):
 def test_parts_made_from_other_settings_are_not_taken_over(root):
     _undo(root, "labels")
     run = run_at(root)
-    run_step(run, "label", 0, 0, 2)
+    run_step(run, "label", 0, "0/2")
     other = run.config.model_copy(update={"label": LabelConfig(beta_concentration=3.0)})
     with pytest.raises(ForeignOutputError, match=r"labels/records/00000\.json: this part was made from other inputs"):
         run_step(replace(run, config=other), "label", 0)
@@ -99,3 +104,46 @@ def test_candidates_that_fail_the_gate_are_sampled_anew(root, monkeypatch):
             run_step(run_at(root), "generate", 0)
     run_step(run_at(root), "generate", 0)
     assert _output(root, "candidates") == whole
+
+
+def test_a_shard_is_text_that_prepare_gives_and_a_step_takes(root):
+    run = run_at(root)
+    assert runtime.prepare(run, 2) == ["0/2", "1/2"]
+    whole = _output(root, "candidates")
+    assert whole is not None
+    assert runtime.prepare(run, 99) == [f"{index}/{len(whole.parts)}" for index in range(len(whole.parts))]
+    _undo(root, "candidates")
+    assert run_step(run, "generate", 0, "1/2") == {}
+    assert _output(root, "candidates") is None
+    run_step(run, "generate", 0, "0/2")
+    assert _output(root, "candidates") == whole
+
+
+@pytest.mark.parametrize("text", ["2/2", "0/0", "0", "", "-1/2", "1/2/3", "0/2 ", "a/b"])
+def test_what_is_no_shard_is_refused_with_what_would_be_one(root, text):
+    with pytest.raises(ConfigError) as error:
+        run_step(run_at(root), "generate", 0, text)
+    assert str(error.value).startswith(f"shard '{text}': give INDEX/COUNT")
+
+
+def test_a_pod_that_labels_and_scores_holds_one_model_at_a_time(root, tmp_path, monkeypatch):
+    """The attribute model's memory is free before the prior is loaded."""
+    _undo(root, "labels", "prior_scores")
+    labelling, scoring, weights = loading.load_attribute_model, loading.load_causal_lm, []
+
+    def noted(folder: Path) -> Any:
+        model = labelling(folder)
+        weights.extend(weakref.ref(each) for each in model.parameters())
+        return model
+
+    def only_one(*arguments: Any) -> Any:
+        assert weights
+        assert not [each for each in weights if each() is not None]
+        return scoring(*arguments)
+
+    monkeypatch.setattr(loading, "load_attribute_model", noted)
+    monkeypatch.setattr(loading, "load_causal_lm", only_one)
+    artifacts = [dsl.Artifact(uri=str(tmp_path / name)) for name in ("metrics", "labels", "prior_scores")]
+    score.python_func(str(root), 0, *artifacts)
+    assert _output(root, "labels")
+    assert _output(root, "prior_scores")

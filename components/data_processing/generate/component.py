@@ -9,8 +9,7 @@ def generate(
     iteration: int,
     metrics: dsl.Output[dsl.Metrics],
     candidates: dsl.Output[dsl.Dataset],
-    shard: int = 0,
-    shards: list = [0],  # noqa: B006  (KFP copies it into the component; nobody changes it)
+    shard: str = "0/1",
 ):
     """Sample candidate responses from the current policy.
 
@@ -22,13 +21,12 @@ def generate(
         iteration: Number of the iteration, from 0.
         metrics: Counts and figures of this step; they name the run and the iteration that they are of.
         candidates: The candidates, by the address where they stand in the run.
-        shard: Which shard of the step this is.
-        shards: All shards of the step; each does every n-th part.
+        shard: Which shard this is, such as 0/2, the first of two; each does every n-th part.
     """
     from steerlm_core.kubeflow.artifacts import registered, shown
     from steerlm_core.runtime import opened, run_step
 
     with opened(root) as run:
-        numbers = run_step(run, "generate", iteration, shard, len(shards))
+        numbers = run_step(run, "generate", iteration, shard)
     metrics.metadata.update(shown(numbers, root, iteration))
     registered(candidates, "candidates", root, iteration)

@@ -15,7 +15,7 @@ def prepare(root: str, shards: int = 1) -> list:
         shards: Split sampling and scoring over so many pods, but no more than the prompt set has parts.
 
     Returns:
-        The numbers of the shards.
+        The shards, as text: 0/2 and 1/2 are the two halves of a step.
     """
     from steerlm_core import runtime
 

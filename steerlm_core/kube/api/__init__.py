@@ -1,1 +1,1 @@
-"""The cluster's API: a client, where things stand in it, how a set of objects is kept current, this process's pod."""
+"""The API server: client, where things stand in it, list and watch, and the pod that this process runs in."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,13 +21,13 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from steerlm_core.errors import SteerLMError
+from steerlm_core.retry import retry_for
 
-Object = dict[str, Any]
+KubeObject = dict[str, Any]
 Query = Mapping[str, str | int | bool]
 T = TypeVar("T")
 
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
-_LONGEST_PAUSE = 10.0
 DENIED_SECONDS = 120.0
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _OWN_AUTHORITY = _OWN_NAMESPACE.with_name("ca.crt")
@@ -79,10 +77,10 @@ class KubeApi:
         self,
         method: str,
         path: str,
-        body: Object | None = None,
+        body: KubeObject | None = None,
         query: Query = MappingProxyType({}),
         read_seconds: float = _READ_SECONDS,
-    ) -> Object:
+    ) -> KubeObject:
         """Make one call and return the answer's JSON.
 
         Args:
@@ -99,9 +97,9 @@ class KubeApi:
         """
         with self._open(method, path, body, query, read_seconds) as answer:
             data = _guarded(f"{method} {path}", lambda: answer.read())
-        return cast(Object, json.loads(data))
+        return cast(KubeObject, json.loads(data))
 
-    def get(self, path: str) -> Object | None:
+    def get(self, path: str) -> KubeObject | None:
         """Get one object; None where there is none."""
         try:
             return self.request("GET", path)
@@ -125,7 +123,7 @@ class KubeApi:
             if rest:
                 yield rest
 
-    def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
+    def can_i(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
         """Whether we have a permission in the namespace."""
         wanted = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
         if subresource:
@@ -138,7 +136,7 @@ class KubeApi:
         answer = self.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
         return bool(answer["status"]["allowed"])
 
-    def _open(self, method: str, path: str, body: Object | None, query: Query, read_seconds: float) -> Any:
+    def _open(self, method: str, path: str, body: KubeObject | None, query: Query, read_seconds: float) -> Any:
         content = "application/merge-patch+json" if method == "PATCH" else "application/json"
 
         def call() -> Any:
@@ -166,7 +164,7 @@ def connect(namespace: str | None = None) -> KubeApi:
         ClusterError: Neither way in is there.
     """
     settings = client.Configuration()
-    home = home_namespace()
+    home = default_namespace()
     with _way_in():
         if own_namespace():
             config.load_incluster_config(client_configuration=settings)
@@ -177,7 +175,7 @@ def connect(namespace: str | None = None) -> KubeApi:
     return KubeApi(client.ApiClient(settings), namespace or home)
 
 
-def home_namespace() -> str:
+def default_namespace() -> str:
     """Return where `connect` works if it is told no namespace; the API server is not asked.
 
     Raises:
@@ -212,23 +210,16 @@ def own_cluster() -> str:
 
 
 def patiently(what: Callable[[], T], seconds: float, denied: float = 0.0) -> T:
-    """Call again with growing, jittered pauses while the error may pass; raise the last after `seconds`.
+    """Call the API server again while its error may pass; raise the last after `seconds`.
 
     Args:
         what: The call; it must be safe to repeat.
         seconds: How long to try.
         denied: How long a 403 is taken for that of a server that has just started.
     """
-    start, pause = time.monotonic(), 0.25
-    while True:
-        try:
-            return what()
-        except ClusterError as error:
-            passed = time.monotonic() - start
-            if not error.may_pass(passed, denied) or passed >= seconds:
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(2 * pause, _LONGEST_PAUSE)
+    return retry_for(
+        seconds, what, lambda error, past: isinstance(error, ClusterError) and error.may_pass(past, denied)
+    )
 
 
 def _guarded(call: str, action: Callable[[], T]) -> T:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from steerlm_core.kube.api.client import ClusterError, GoneError, KubeApi, Object, Query
+from steerlm_core.kube.api.client import ClusterError, GoneError, KubeApi, KubeObject, Query
 
 _WATCH_SECONDS = 30
 _LATE_SECONDS = 10.0  # a server that does not end the watch itself is gone
@@ -32,7 +32,7 @@ class Snapshot:
         error: Why it may be out of date; None while it is not.
     """
 
-    items: tuple[Object, ...]
+    items: tuple[KubeObject, ...]
     error: ClusterError | None = None
 
 
@@ -42,7 +42,7 @@ def snapshots(api: KubeApi, path: str, stop: threading.Event, **selector: str) -
     Raises:
         ClusterError: An error that waiting does not mend, such as a missing permission.
     """
-    items: dict[str, Object] = {}
+    items: dict[str, KubeObject] = {}
     version, pause, worked = "", _FIRST_PAUSE, -math.inf  # a watch last worked; the first LIST counts as one
     while not stop.is_set():
         try:
@@ -75,7 +75,7 @@ def snapshots(api: KubeApi, path: str, stop: threading.Event, **selector: str) -
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _changes(api: KubeApi, path: str, version: str, selector: dict[str, str]) -> Iterator[tuple[str, Object]]:
+def _changes(api: KubeApi, path: str, version: str, selector: dict[str, str]) -> Iterator[tuple[str, KubeObject]]:
     """Yield the kind and the object of every event of one watch."""
     query: Query = {
         "watch": True,
@@ -95,7 +95,7 @@ def _changes(api: KubeApi, path: str, version: str, selector: dict[str, str]) ->
         yield event["type"], event["object"]
 
 
-class Watched:
+class Informer:
     """A set that a thread of its own keeps current."""
 
     def __init__(self, api: KubeApi, path: str, changed: Callable[[], None], **selector: str) -> None:

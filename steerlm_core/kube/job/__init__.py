@@ -1,1 +1,1 @@
-"""A training job: its manifest as a function of what is trained and of the platform, and what its state means."""
+"""One job: what is asked of the cluster (spec, pod template, patch, permissions), its state, and what that means."""

@@ -1,40 +1,42 @@
 """What is wrong with a job, from what can be seen of it: pure, so that a table of cases can test it.
 
-    job, pods, events, outcomes, progress ─► symptoms ─► Patience ─► a verdict, once one has stood too long
+    job, pods, events, outcomes, progress ─► findings ─► GracePeriods ─► a verdict, once one has stood too long
 
-A symptom says what it is about and how long it may stand: not at all where nothing can mend it, the
+A finding says what it is about and how long it may stand: not at all where nothing can mend it, the
 budget of the phase where waiting is what one does. One that goes away, or is about something else, starts anew.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from steerlm_core.kube.job.files import PROGRESS_SECONDS, End, Outcome, Progress
-from steerlm_core.kube.job.pod_state import (
-    Object,
-    condition,
+from steerlm_core.kube.api.client import KubeObject
+from steerlm_core.kube.job.failure_classes import DONE, INCONCLUSIVE, PRECEDENCE
+from steerlm_core.kube.job.files import PROGRESS_SECONDS, End
+from steerlm_core.kube.job.pod_template import CONTAINER
+from steerlm_core.kube.job.spec import QUEUE
+from steerlm_core.kube.job.state import (
+    JobState,
+    condition_of_type,
     container_spec,
+    container_states,
     disruption,
     has_ended,
     has_started,
-    is_leaving,
-    is_lost,
+    is_being_deleted,
+    is_on_lost_node,
     is_suspended,
-    last_words,
+    missing_pods,
     name_of,
-    named_condition,
-    states,
+    never_fits_quota,
+    phase,
+    replica_count,
+    termination_outcome,
+    true_condition,
     uid_of,
-    wanted_pods,
 )
-from steerlm_core.kube.job.pod_template import CONTAINER
-from steerlm_core.kube.job.spec import QUEUE
-from steerlm_core.kube.job.symptom import Symptom
-from steerlm_core.kube.job.verdicts import DONE, TELLING, WEAK
-from steerlm_core.kube.preflight.quota import never_fits
 from steerlm_core.platform import BudgetsConfig
 
 _SETTLE = 3.0  # so long after the first sign of an end a better reason may still be on its way
@@ -65,97 +67,92 @@ _POD_REASONS = {
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What can be seen of an attempt at one moment.
+class Finding:
+    """One thing that is not, or not yet, as it should be.
 
     Attributes:
-        job: The PyTorchJob; None: the API server has none of that name.
-        pods: Its pods.
-        events: Events about the job, the newest last; None: they may not be read.
-        outcomes: What its pods left in the run root.
-        progress: The last progress in the run root.
-        step_seconds: How long a step takes; 0 while that is not known.
-        uids: The uid that each pod had when it was first seen, by name.
-        left: Pods that were deleted before anything had failed, as last seen.
-        store_error: Why the run root cannot be read; empty when it can.
+        kind: Its class.
+        about: What it is about; the clock starts anew when this changes.
+        seen: What was seen, in words.
+        grace: Seconds that it may stand.
+        pod: The pod whose log tells more; empty: the master's.
     """
 
-    job: Object | None
-    pods: Sequence[Object] = ()
-    events: Sequence[Object] | None = ()
-    outcomes: Sequence[Outcome] = ()
-    progress: Progress | None = None
-    uids: Mapping[str, str] = field(default_factory=dict)
-    store_error: str = ""
-    left: Sequence[Object] = ()
-    step_seconds: float = 0.0
+    kind: str
+    about: str
+    seen: str
+    grace: float = 0.0
+    pod: str = ""
 
 
-def phase(sight: Sight) -> str:
-    """Return what the attempt waits for: suspended, admission, scheduling, image, start, or running."""
-    job = sight.job or {}
-    if is_suspended(job):
-        return "suspended"
-    if _missing(sight):
-        return "admission"
-    if not all(condition(pod, "PodScheduled") for pod in sight.pods):
-        return "scheduling"
-    if not all(has_started(pod) for pod in sight.pods):
-        return "image"
-    return "running" if sight.progress else "start"
+class GracePeriods:
+    """Remembers how long each finding has stood."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen."""
+        self._since: dict[str, float] = {}
+
+    def exceeded(self, findings: Sequence[Finding], now: float) -> Finding | None:
+        """Return the first finding that has stood for its grace; what is not given any more is forgotten."""
+        self._since = {s.about: self._since.get(s.about, now) for s in findings}
+        return next((s for s in findings if now - self._since[s.about] >= s.grace), None)
+
+    def lasting(self, findings: Sequence[Finding], now: float, seconds: float) -> list[Finding]:
+        """Return the findings that have stood for so long."""
+        return [s for s in findings if now - self._since[s.about] >= seconds]
 
 
-def symptoms(sight: Sight, budgets: BudgetsConfig) -> list[Symptom]:
+def diagnose(observed: JobState, budgets: BudgetsConfig) -> list[Finding]:
     """Return everything that stands between the attempt and its success, the most telling first.
 
-    A job that has succeeded has one symptom, `done`.
+    A job that has succeeded has one finding, `done`.
     """
-    job = sight.job
-    if job is None or is_leaving(job):
+    job = observed.job
+    if job is None or is_being_deleted(job):
         words = "it is gone" if job is None else "it is being deleted"
-        return [Symptom("job_deleted", "job_deleted", f"{words}, and not by this launcher")]
-    if condition(job, "Succeeded"):
-        return [Symptom(DONE, DONE, "the job succeeded")]
-    if is_suspended(job) and not condition(job, "Failed"):  # its pods end, and come again under other uids
-        return [*_waiting(sight, budgets)]
-    if ended := _end(sight):
+        return [Finding("job_deleted", "job_deleted", f"{words}, and not by this launcher")]
+    if true_condition(job, "Succeeded"):
+        return [Finding(DONE, DONE, "the job succeeded")]
+    if is_suspended(job) and not true_condition(job, "Failed"):  # its pods end, and come again under other uids
+        return [*_waiting(observed, budgets)]
+    if ended := _end(observed):
         return [ended]
-    return [*_pod_troubles(sight, budgets), *_store(sight, budgets), *_waiting(sight, budgets)]
+    return [*_pod_troubles(observed, budgets), *_store(observed, budgets), *_waiting(observed, budgets)]
 
 
-def unreachable(sight: Sight, error: str, budgets: BudgetsConfig) -> list[Symptom]:
+def api_unreachable(observed: JobState, error: str, budgets: BudgetsConfig) -> list[Finding]:
     """The silence of the API server, given its error; it is borne for as long as steps are seen to be made."""
-    step = sight.progress.step if sight.progress else "-"
+    step = observed.progress.step if observed.progress else "-"
     seen = f"the API server does not answer: {error}"
-    return [Symptom("api_unreachable", f"api {step}", seen, budgets.silence)] if error else []
+    return [Finding("api_unreachable", f"api {step}", seen, budgets.silence)] if error else []
 
 
-def _end(sight: Sight) -> Symptom | None:
+def _end(observed: JobState) -> Finding | None:
     """Why the job, or one of its pods, has failed; None where none has."""
-    failed = condition(sight.job or {}, "Failed")
-    if not failed and not any(pod["status"].get("phase") == "Failed" for pod in sight.pods):
+    failed = true_condition(observed.job or {}, "Failed")
+    if not failed and not any(pod["status"].get("phase") == "Failed" for pod in observed.pods):
         return None
     said = (failed or {}).get("message", "")
-    told = {outcome.pod for outcome in sight.outcomes}
-    causes = [*_from_outcomes(sight), *(cause for pod in sight.pods for cause in _from_failed_pod(pod, told))]
-    gone = [_deleted(pod, "ended") for pod in sight.left]
-    gone += [_lost_node(pod, sight) for pod in sight.pods if is_lost(pod)]
-    causes += [replace(cause, patience=0.0) for cause in gone]
-    causes.append(Symptom("deadline" if "deadline" in said else "failed", "ended", said or "a pod has failed"))
-    best = min(causes, key=lambda cause: TELLING.index(cause.kind))
-    settle = _SETTLE if all(has_ended(pod) or is_lost(pod) for pod in sight.pods) else _TORCHRUN_ENDS
-    return replace(best, about="ended", patience=settle if best.kind in WEAK else best.patience)
+    told = {outcome.pod for outcome in observed.outcomes}
+    causes = [*_from_outcomes(observed), *(cause for pod in observed.pods for cause in _from_failed_pod(pod, told))]
+    gone = [_deleted(pod, "ended") for pod in observed.deleted]
+    gone += [_lost_node(pod, observed) for pod in observed.pods if is_on_lost_node(pod)]
+    causes += [replace(cause, grace=0.0) for cause in gone]
+    causes.append(Finding("deadline" if "deadline" in said else "failed", "ended", said or "a pod has failed"))
+    best = min(causes, key=lambda cause: PRECEDENCE.index(cause.kind))
+    settle = _SETTLE if all(has_ended(pod) or is_on_lost_node(pod) for pod in observed.pods) else _TORCHRUN_ENDS
+    return replace(best, about="ended", grace=settle if best.kind in INCONCLUSIVE else best.grace)
 
 
-def _from_outcomes(sight: Sight) -> Iterator[Symptom]:
-    told = [*sight.outcomes, *(outcome for pod in sight.pods if (outcome := last_words(pod)))]
+def _from_outcomes(observed: JobState) -> Iterator[Finding]:
+    told = [*observed.outcomes, *(outcome for pod in observed.pods if (outcome := termination_outcome(pod)))]
     for outcome in told:
         if outcome.end is not End.DONE:
             where = f"pod {outcome.pod}, container {CONTAINER}"
-            yield Symptom(outcome.end.value, "ended", f"{where}: {outcome.message}", pod=outcome.pod)
+            yield Finding(outcome.end.value, "ended", f"{where}: {outcome.message}", pod=outcome.pod)
 
 
-def _from_failed_pod(pod: Object, told: Collection[str]) -> Iterator[Symptom]:
+def _from_failed_pod(pod: KubeObject, told: Collection[str]) -> Iterator[Finding]:
     """What Kubernetes says of a pod; of how its program ended only where that has not told it itself."""
     name, status = name_of(pod), pod["status"]
     if status.get("phase") != "Failed":
@@ -164,19 +161,19 @@ def _from_failed_pod(pod: Object, told: Collection[str]) -> Iterator[Symptom]:
         said = f"{status['reason']}: {status.get('message', '')}"
         if reason == "evicted" and _OWN_LIMIT.search(said):
             reason, said = "configuration", f"{said}. Raise it in train_job.resources (ephemeral_storage, scratch)"
-        yield Symptom(reason, "ended", f"pod {name}: {said}", pod=name)
+        yield Finding(reason, "ended", f"pod {name}: {said}", pod=name)
     if by := disruption(pod):
-        yield Symptom(by[0], "ended", f"pod {name}: {by[1]}", pod=name)
-    silent = name not in told and last_words(pod) is None
-    for container, state in states(pod):
+        yield Finding(by[0], "ended", f"pod {name}: {by[1]}", pod=name)
+    silent = name not in told and termination_outcome(pod) is None
+    for container, state in container_states(pod):
         where, ended = f"pod {name}, container {container}", state.get("terminated", {})
         if cause := _from_ended_container(pod, container, ended):
-            yield Symptom(cause[0], "ended", f"{where}: {cause[1]}", pod=name)
+            yield Finding(cause[0], "ended", f"{where}: {cause[1]}", pod=name)
         elif silent and ended.get("exitCode"):
             yield _from_exit_code(int(ended["exitCode"]), container, where, name)
 
 
-def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[str, str] | None:
+def _from_ended_container(pod: KubeObject, container: str, ended: KubeObject) -> tuple[str, str] | None:
     reason = ended.get("reason")
     if reason == "OOMKilled":
         limit = container_spec(pod, container).get("resources", {}).get("limits", {}).get("memory", "what the node has")
@@ -188,110 +185,106 @@ def _from_ended_container(pod: Object, container: str, ended: Object) -> tuple[s
     return None
 
 
-def _from_exit_code(code: int, container: str, where: str, pod: str) -> Symptom:
+def _from_exit_code(code: int, container: str, where: str, pod: str) -> Finding:
     """Our entry point tells how it has ended; what ends with a code of its own before is not ours."""
     if code < 128 and container == CONTAINER:
         seen = f"{where}: ended with exit code {code} before it was ours: is image.name of this release?"
-        return Symptom("configuration", "ended", seen, _SETTLE, pod)
+        return Finding("configuration", "ended", seen, _SETTLE, pod)
     signal = f" (signal {code - 128})" if 128 < code < 160 else ""
-    return Symptom("killed", "ended", f"{where}: ended with exit code {code}{signal}", pod=pod)
+    return Finding("killed", "ended", f"{where}: ended with exit code {code}{signal}", pod=pod)
 
 
-def _pod_troubles(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
-    for pod in sight.pods:
+def _pod_troubles(observed: JobState, budgets: BudgetsConfig) -> Iterator[Finding]:
+    for pod in observed.pods:
         name, uid = name_of(pod), uid_of(pod)
-        if sight.uids.get(name, uid) != uid:
-            yield Symptom("pod_replaced", f"uid {uid}", f"pod {name} was deleted, and the operator made another")
-        elif is_leaving(pod) and not has_ended(pod):
+        if observed.first_uids.get(name, uid) != uid:
+            yield Finding("pod_replaced", f"uid {uid}", f"pod {name} was deleted, and the operator made another")
+        elif is_being_deleted(pod) and not has_ended(pod):
             yield _deleted(pod, f"leaving {uid}")
-        elif is_lost(pod):
-            yield _lost_node(pod, sight)
+        elif is_on_lost_node(pod):
+            yield _lost_node(pod, observed)
         yield from _stuck_containers(pod, budgets)
 
 
-def _deleted(pod: Object, about: str) -> Symptom:
+def _deleted(pod: KubeObject, about: str) -> Finding:
     kind, words = disruption(pod) or ("pod_deleted", "somebody deleted it")
-    return Symptom(kind, about, f"pod {name_of(pod)}: {words}", _SETTLE, name_of(pod))
+    return Finding(kind, about, f"pod {name_of(pod)}: {words}", _SETTLE, name_of(pod))
 
 
-def _lost_node(pod: Object, sight: Sight) -> Symptom:
-    step = sight.progress.step if sight.progress else "-"  # a step made meanwhile starts the clock anew
+def _lost_node(pod: KubeObject, observed: JobState) -> Finding:
+    step = observed.progress.step if observed.progress else "-"  # a step made meanwhile starts the clock anew
     words = f"node {pod['spec'].get('nodeName')} does not answer (the pod's condition Ready is False)"
     seen = f"pod {name_of(pod)}: {words}, and no step has come since"
-    patience = max(_LOST, PROGRESS_SECONDS + 2 * sight.step_seconds)
-    return Symptom("lost_node", f"lost {uid_of(pod)} {step}", seen, patience)
+    grace = max(_LOST, PROGRESS_SECONDS + 2 * observed.step_seconds)
+    return Finding("lost_node", f"lost {uid_of(pod)} {step}", seen, grace)
 
 
-def _stuck_containers(pod: Object, budgets: BudgetsConfig) -> Iterator[Symptom]:
-    for container, state in states(pod):
+def _stuck_containers(pod: KubeObject, budgets: BudgetsConfig) -> Iterator[Finding]:
+    for container, state in container_states(pod):
         waiting = state.get("waiting", {})
         reason = waiting.get("reason")
         where = f"pod {name_of(pod)}, container {container}"
         said = f"{where}: {reason}: {waiting.get('message', '')}".rstrip(": ")
         if reason in _IMAGE:
             image = container_spec(pod, container).get("image", "")
-            patience = _image_patience(reason, waiting.get("message", "").replace(image, ""), budgets)
-            yield Symptom("image", f"image {uid_of(pod)} {container}", f"{said} (image {image})", patience)
+            grace = _image_grace(reason, waiting.get("message", "").replace(image, ""), budgets)
+            yield Finding("image", f"image {uid_of(pod)} {container}", f"{said} (image {image})", grace)
         elif reason in _UNUSABLE:
-            yield Symptom("configuration", f"unusable {uid_of(pod)} {container}", said, _TRIES)
+            yield Finding("configuration", f"unusable {uid_of(pod)} {container}", said, _TRIES)
 
 
-def _image_patience(reason: str, message: str, budgets: BudgetsConfig) -> float:
+def _image_grace(reason: str, message: str, budgets: BudgetsConfig) -> float:
     if reason in _HOPELESS_IMAGE:
         return 0.0
     return _TRIES if any(words in message.lower() for words in _NO_IMAGE) else budgets.image
 
 
-def _store(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
-    if sight.store_error:
-        seen = f"the run root cannot be reached: {sight.store_error}"
-        yield Symptom("store_unreachable", "store", seen, budgets.silence)
+def _store(observed: JobState, budgets: BudgetsConfig) -> Iterator[Finding]:
+    if observed.store_error:
+        seen = f"the run root cannot be reached: {observed.store_error}"
+        yield Finding("store_unreachable", "store", seen, budgets.silence)
 
 
-def _waiting(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
+def _waiting(observed: JobState, budgets: BudgetsConfig) -> Iterator[Finding]:
     """What the phase waits for, with its budget."""
-    now = phase(sight)
+    now = phase(observed)
     if now == "suspended":
-        queue = (sight.job or {})["metadata"].get("labels", {}).get(QUEUE)
+        queue = (observed.job or {})["metadata"].get("labels", {}).get(QUEUE)
         seen = f"the job is suspended{f': it waits for admission by the queue {queue}' if queue else ''}"
-        yield Symptom("suspended", "suspended", seen, budgets.admission)
+        yield Finding("suspended", "suspended", seen, budgets.admission)
     elif now == "admission":
-        yield _not_admitted(sight, budgets)
+        yield _not_admitted(observed, budgets)
     elif now == "scheduling":
-        pod = next(pod for pod in sight.pods if not condition(pod, "PodScheduled"))
-        words = (named_condition(pod, "PodScheduled") or {}).get("message", "no scheduler has looked at it")
-        yield Symptom("unschedulable", "scheduling", f"pod {name_of(pod)}: {words}", budgets.scheduling)
+        pod = next(pod for pod in observed.pods if not true_condition(pod, "PodScheduled"))
+        words = (condition_of_type(pod, "PodScheduled") or {}).get("message", "no scheduler has looked at it")
+        yield Finding("unschedulable", "scheduling", f"pod {name_of(pod)}: {words}", budgets.scheduling)
     elif now == "image":
-        yield Symptom("image", "image", _not_started(sight, budgets), budgets.image)
+        yield Finding("image", "image", _not_started(observed, budgets), budgets.image)
     elif now == "start":
-        yield Symptom("not_started", "start", "the pods run, and no optimizer step has been made", budgets.start)
-    elif sight.progress:
-        where = f"step {sight.progress.step} of {sight.progress.steps}"
-        if not sight.store_error:  # without a store nobody hears of steps
-            yield Symptom("silent", f"silent {where}", f"no progress beyond {where}", budgets.silence)
-        yield Symptom("running", "running", f"it runs for longer than allowed, and is at {where}", budgets.running)
+        yield Finding("not_started", "start", "the pods run, and no optimizer step has been made", budgets.start)
+    elif observed.progress:
+        where = f"step {observed.progress.step} of {observed.progress.steps}"
+        if not observed.store_error:  # without a store nobody hears of steps
+            yield Finding("silent", f"silent {where}", f"no progress beyond {where}", budgets.silence)
+        yield Finding("running", "running", f"it runs for longer than allowed, and is at {where}", budgets.running)
 
 
-def _not_started(sight: Sight, budgets: BudgetsConfig) -> str:
+def _not_started(observed: JobState, budgets: BudgetsConfig) -> str:
     """What keeps the containers, whose budget runs since the pods have nodes: a pull that fails, where one does."""
-    stuck = (symptom for pod in sight.pods for symptom in _stuck_containers(pod, budgets))
-    pod = next(pod for pod in sight.pods if not has_started(pod))
+    stuck = (finding for pod in observed.pods for finding in _stuck_containers(pod, budgets))
+    pod = next(pod for pod in observed.pods if not has_started(pod))
     generic = f"pod {name_of(pod)}: its container has not started (image, volumes or init container)"
-    return next((symptom.seen for symptom in stuck if symptom.kind == "image"), generic)
+    return next((finding.seen for finding in stuck if finding.kind == "image"), generic)
 
 
-def _not_admitted(sight: Sight, budgets: BudgetsConfig) -> Symptom:
-    missing = f"{_missing(sight)} of {wanted_pods(sight.job or {})} pods do not exist"
-    said = [event.get("message", "") for event in sight.events or () if event.get("type") == "Warning"]
+def _not_admitted(observed: JobState, budgets: BudgetsConfig) -> Finding:
+    missing = f"{missing_pods(observed)} of {replica_count(observed.job or {})} pods do not exist"
+    said = [event.get("message", "") for event in observed.events or () if event.get("type") == "Warning"]
     for message in reversed(said):
         if "exceeded quota" in message:
-            patience = 0.0 if never_fits(message, wanted_pods(sight.job or {})) else budgets.admission
-            return Symptom("quota", "admission", f"{missing}: {message}", patience)
+            grace = 0.0 if never_fits_quota(message, replica_count(observed.job or {})) else budgets.admission
+            return Finding("quota", "admission", f"{missing}: {message}", grace)
         if any(words in message for words in _REJECTED):
-            return Symptom("rejected", "rejected", f"{missing}: {message}", _TRIES)
+            return Finding("rejected", "rejected", f"{missing}: {message}", _TRIES)
     last = f"; the last warning: {said[-1]}" if said else ""
-    return Symptom("pods_not_created", "admission", missing + last, budgets.admission)
-
-
-def _missing(sight: Sight) -> int:
-    return wanted_pods(sight.job or {}) - len(sight.pods)
+    return Finding("pods_not_created", "admission", missing + last, budgets.admission)

@@ -29,7 +29,7 @@ _MERGE_KEYS = {
 }
 
 
-def merge(base: Mapping[str, Any], patch: Mapping[str, Any], where: str) -> dict[str, Any]:
+def apply_patch(base: Mapping[str, Any], patch: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return `base` with a patch applied; neither is changed.
 
     Args:
@@ -57,7 +57,7 @@ def _merged(key: str, old: Any, new: Any, where: str) -> Any:
     if old is not None and _shape(old) != _shape(new):
         raise ConfigError(f"{where}: {_shape(new)} {new!r}, where the manifest has {_shape(old)}.")
     if isinstance(new, Mapping):
-        return merge(old or {}, new, where)
+        return apply_patch(old or {}, new, where)
     if isinstance(new, list) and key in _MERGE_KEYS:
         return _merge_lists(old or [], new, _MERGE_KEYS[key], where)
     _check_literal(new, where)
@@ -71,9 +71,9 @@ def _merge_lists(old: list[Any], new: list[Any], key: str, where: str) -> list[A
     patches = {item[key]: item for item in new}
     kept = [item for item in old if not _deletes(patches.get(item[key]))]
     known = {item[key] for item in old}
-    merged = [merge(item, patches.get(item[key], {}), f"{where}[{item[key]}]") for item in kept]
+    merged = [apply_patch(item, patches.get(item[key], {}), f"{where}[{item[key]}]") for item in kept]
     added = [item for item in new if item[key] not in known and not _deletes(item)]
-    return merged + [merge({}, item, f"{where}[{item[key]}]") for item in added]
+    return merged + [apply_patch({}, item, f"{where}[{item[key]}]") for item in added]
 
 
 def _deletes(value: Any) -> bool:

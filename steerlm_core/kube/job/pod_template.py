@@ -17,6 +17,7 @@ TERMINATION_LOG = "/dev/termination-log"
 
 SCRATCH, TMP, SHM, MODELS = "/scratch", "/tmp", "/dev/shm", "/models"
 _CERTIFICATES = "/etc/steerlm/certificates"
+_OPERATOR_LABEL = "training.kubeflow.org/job-name"
 _NO_SIDECAR = {"sidecar.istio.io/inject": "false"}  # a proxy would outlive training, and hide peers from each other
 _SPREAD = {"prefer": "ScheduleAnyway", "require": "DoNotSchedule"}
 
@@ -157,7 +158,12 @@ def _placement(job: str, config: TrainJobConfig) -> dict[str, Any]:
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": _SPREAD[config.spread],
-                "labelSelector": {"matchLabels": {"training.kubeflow.org/job-name": job}},
+                "labelSelector": {"matchLabels": {_OPERATOR_LABEL: job}},
             }
         ]
     return {key: value for key, value in placement.items() if value}
+
+
+def pod_selector(job: str) -> dict[str, str]:
+    """The query that selects a job's pods."""
+    return {"labelSelector": f"{_OPERATOR_LABEL}={job}"}

@@ -18,7 +18,7 @@ from typing import Any
 from steerlm_core import __version__
 from steerlm_core.config import RunConfig, digest
 from steerlm_core.errors import ConfigError
-from steerlm_core.kube.job.patch import merge
+from steerlm_core.kube.job.patch import apply_patch
 from steerlm_core.kube.job.pod_template import CONTAINER, pod_template
 from steerlm_core.platform import PlatformConfig, TrainJobConfig
 
@@ -118,7 +118,7 @@ def _manifest(
     config = platform.train_job
     labels = _labels(target, attempt)
     pod = pod_template(name, _arguments(name, target, config), labels, platform, image)
-    pod = merge(pod, config.patch.pod, "train_job.patch.pod")
+    pod = apply_patch(pod, config.patch.pod, "train_job.patch.pod")
     _check_container(pod)
     replicas = {_MASTER: _replica(pod, 1)}
     if config.nodes > 1:
@@ -139,7 +139,7 @@ def _manifest(
             "pytorchReplicaSpecs": replicas,
         },
     }
-    return merge(manifest, config.patch.job, "train_job.patch.job")
+    return apply_patch(manifest, config.patch.job, "train_job.patch.job")
 
 
 def _replica(pod: Mapping[str, Any], count: int) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Launching and watching: a job is created once, watched, told of, tried again, and never lost."""
+"""The train backend: a job is created or adopted once, watched, announced, tried again, and never lost."""

@@ -8,12 +8,12 @@ import socket
 from collections.abc import Mapping
 
 from steerlm_core.errors import ConfigError
-from steerlm_core.kube.api.client import KubeApi, Object, connect
+from steerlm_core.kube.api.client import KubeApi, KubeObject, connect
 from steerlm_core.kube.api.own_pod import Workflow, image_of, own_pod, workflow_of
+from steerlm_core.kube.job.failure_classes import REMEDIES, TrainJobError
+from steerlm_core.kube.job.permissions import NEEDED, WANTED, missing_permissions
 from steerlm_core.kube.job.spec import JobTarget, build_job
-from steerlm_core.kube.job.verdicts import WAYS_OUT, TrainJobError
 from steerlm_core.kube.launch.launcher import Launcher
-from steerlm_core.kube.preflight.permissions import NEEDED, WANTED, missing
 from steerlm_core.platform import PlatformConfig
 from steerlm_core.run import Run
 from steerlm_core.steps.context import StepContext
@@ -85,11 +85,11 @@ class PyTorchJobBackend:
         assert manifest is not None
         return manifest
 
-    def _manifest(self, target: JobTarget, attempt: int) -> Object:
+    def _manifest(self, target: JobTarget, attempt: int) -> KubeObject:
         return build_job(target, self._platform, self._image, self._api.namespace, attempt, self._owners)
 
 
-def _image(platform: PlatformConfig, pod: Object | None) -> str:
+def _image(platform: PlatformConfig, pod: KubeObject | None) -> str:
     if platform.image.name:
         return platform.image.name
     if pod is None:
@@ -110,10 +110,10 @@ def _without_owner(workflow: Workflow, namespace: str) -> str:
 
 def _check_permissions(api: KubeApi) -> list[str]:
     """Return warnings about permissions that would be good to have."""
-    if lacking := missing(api, NEEDED):
+    if lacking := missing_permissions(api, NEEDED):
         names = ", ".join(map(str, lacking))
         raise TrainJobError(
             "forbidden",
-            f"forbidden: this account may not {names} in namespace {api.namespace}. {WAYS_OUT['forbidden']}",
+            f"forbidden: this account may not {names} in namespace {api.namespace}. {REMEDIES['forbidden']}",
         )
-    return [f"this account may not {lacks} in namespace {api.namespace}" for lacks in missing(api, WANTED)]
+    return [f"this account may not {lacks} in namespace {api.namespace}" for lacks in missing_permissions(api, WANTED)]

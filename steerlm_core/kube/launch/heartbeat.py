@@ -5,7 +5,6 @@ A store that does not answer can hold a call up for minutes; the launcher must g
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
 
@@ -14,13 +13,14 @@ from pydantic import ValidationError
 from steerlm_core import layout
 from steerlm_core.errors import RunStateError, SteerLMError
 from steerlm_core.kube.job.files import Heartbeat, Outcome, Progress
+from steerlm_core.periodic import Periodic
 from steerlm_core.steps.context import Documents
 
 _POLL_SECONDS = 2.0
 
 
-class Pulse:
-    """Beats and listens for one job while it is open.
+class HeartbeatExchange:
+    """Tells the pods of one job that a launcher watches, and reads what they say of progress and end, while it is open.
 
     Attributes:
         progress: The last progress read; None before the first.
@@ -30,7 +30,7 @@ class Pulse:
     """
 
     def __init__(self, store: Documents, job: str, launcher: str, every: float) -> None:
-        """Start beating.
+        """Begin.
 
         Args:
             store: The run root.
@@ -44,36 +44,34 @@ class Pulse:
         self.error = ""
         self._nodes = 0
         self._store, self._job, self._launcher, self._every = store, job, launcher, every
-        self._wake, self._closed = threading.Event(), False
-        threading.Thread(target=self._run, name=f"pulse {job}", daemon=True).start()
+        self._counter, self._due = time.time_ns(), 0.0  # a successor's counter differs from its predecessor's
+        self._exchanges = Periodic(self._exchange, _POLL_SECONDS, f"heartbeat {job}", at_once=True).start()
 
     def close(self) -> None:
-        """Beat no more."""
-        self._wake.set()
-        self._closed = True
+        """Leave the pods alone."""
+        self._exchanges.stop()
 
     def ask_for_outcomes(self, nodes: int) -> None:
         """Have the outcomes of so many pods read from now on."""
         if nodes != self._nodes:
             self._nodes = nodes
-            self._wake.set()
+            self._exchanges.wake()
 
-    def _run(self) -> None:
-        counter, due = time.time_ns(), 0.0  # a successor's counter differs from its predecessor's
-        while not self._closed:
-            try:
-                if time.monotonic() >= due:
-                    counter += 1
-                    beat = Heartbeat(launcher=self._launcher, counter=counter, time=time.time())
-                    self._store.put(layout.job_heartbeat(self._job), beat.model_dump_json().encode())
-                    due = time.monotonic() + self._every
-                self._note(read_progress(self._store, self._job))
-                self.outcomes = read_outcomes(self._store, self._job, self._nodes)
-                self.error = ""
-            except SteerLMError as error:
-                self.error = str(error)
-            self._wake.wait(_POLL_SECONDS)
-            self._wake.clear()
+    def _exchange(self) -> None:
+        try:
+            if time.monotonic() >= self._due:
+                self._beat()
+            self._note(read_progress(self._store, self._job))
+            self.outcomes = read_outcomes(self._store, self._job, self._nodes)
+            self.error = ""
+        except SteerLMError as error:
+            self.error = str(error)
+
+    def _beat(self) -> None:
+        self._counter += 1
+        beat = Heartbeat(launcher=self._launcher, counter=self._counter, time=time.time())
+        self._store.put(layout.job_heartbeat(self._job), beat.model_dump_json().encode())
+        self._due = time.monotonic() + self._every
 
     def _note(self, found: Progress | None) -> None:
         last = self.progress

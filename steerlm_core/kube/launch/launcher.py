@@ -18,18 +18,17 @@ from dataclasses import dataclass
 from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, KubeApi, Object, patiently
+from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject, patiently
 from steerlm_core.kube.api.own_pod import Workflow, is_terminated
-from steerlm_core.kube.api.watch import Watched
-from steerlm_core.kube.job.diagnosis import symptoms, unreachable
-from steerlm_core.kube.job.pod_state import is_owned_by, name_of, uid_of
-from steerlm_core.kube.job.symptom import Patience, Symptom
-from steerlm_core.kube.job.verdicts import DONE, RETRIED, TrainJobError, in_words
-from steerlm_core.kube.launch.announce import Told
+from steerlm_core.kube.api.watch import Informer
+from steerlm_core.kube.job.diagnosis import Finding, GracePeriods, api_unreachable, diagnose
+from steerlm_core.kube.job.failure_classes import DONE, RETRIED, TrainJobError, failure_message
+from steerlm_core.kube.job.state import is_owned_by, name_of, uid_of
+from steerlm_core.kube.launch.announce import Announcer
+from steerlm_core.kube.launch.delete import DELETE_SECONDS, delete, delete_and_wait, delete_and_warn, delete_superseded
+from steerlm_core.kube.launch.job_watch import JobWatch
 from steerlm_core.kube.launch.logs import keep_logs, read_logs
-from steerlm_core.kube.launch.submit import REMOVE_SECONDS, clear, delete, remove, submit
-from steerlm_core.kube.launch.superseded import make_way
-from steerlm_core.kube.launch.view import JobView
+from steerlm_core.kube.launch.submit import submit
 from steerlm_core.platform import TrainJobConfig
 from steerlm_core.steps.context import Documents, Events
 from steerlm_core.store.sealed import seal
@@ -59,7 +58,7 @@ class Launcher:
         api: KubeApi,
         store: Documents,
         config: TrainJobConfig,
-        build: Callable[[int], Object],
+        build: Callable[[int], KubeObject],
         events: Events,
         *,
         committed: Callable[[], bool],
@@ -81,7 +80,7 @@ class Launcher:
         self._api, self._store, self._config, self._build, self._events = api, store, config, build, events
         self._committed, self._name, self._workflow = committed, name, workflow
         self._stop = StopSignal()
-        self._watched_workflow: Watched | None = None
+        self._workflow_informer: Informer | None = None
         self._job = self._uid = ""
         self._owned = False
 
@@ -96,8 +95,8 @@ class Launcher:
             if self._workflow:
                 name = {"fieldSelector": f"metadata.name={self._workflow.name}"}
                 where = paths.workflows(self._workflow.namespace)
-                self._watched_workflow = Watched(self._api, where, lambda: None, **name)
-                stack.callback(self._watched_workflow.close)
+                self._workflow_informer = Informer(self._api, where, lambda: None, **name)
+                stack.callback(self._workflow_informer.close)
             try:
                 self._run_attempts()
             except KeyboardInterrupt:
@@ -134,69 +133,70 @@ class Launcher:
     def _attempt(self, number: int) -> Verdict:
         manifest = self._build(number)
         self._job, self._uid = name_of(manifest), ""
-        make_way(self._api, manifest, self._say)
+        delete_superseded(self._api, manifest, self._say)
         job = submit(self._api, manifest, self._config.budgets.admission, self._say, self._check_wanted)
         self._uid, self._owned = uid_of(job), bool(manifest["metadata"].get("ownerReferences"))
-        with JobView(self._api, self._store, job, self._name, self._config.heartbeat_seconds) as view:
-            over = self._watch(view)
+        with JobWatch(self._api, self._store, job, self._name, self._config.heartbeat_seconds) as watch:
+            over = self._watch_to_the_end(watch)
             if over.kind == "api_unreachable":
-                return self._leave(view, over)
-            logs = read_logs(self._api, view.pods, view.log) if over.kind not in (DONE, "job_deleted") else {}
+                return self._leave(watch, over)
+            logs = read_logs(self._api, watch.pods, watch.log) if over.kind not in (DONE, "job_deleted") else {}
             if over.kind == "store_unreachable":  # the run root may take long to say no
-                remove(self._api, view.job, view.uid, REMOVE_SECONDS)
+                delete_and_wait(self._api, watch.job, watch.uid, DELETE_SECONDS)
             try:
-                return self._done(view, over) if self._committed() else self._conclude(view, over, logs)
+                return self._done(watch, over) if self._committed() else self._conclude(watch, over, logs)
             except StoreError as error:
                 if over.kind != DONE:
-                    remove(self._api, view.job, view.uid, REMOVE_SECONDS)
-                words = in_words(over.kind, view.job, over.seen, _log_of(over, logs, view))
+                    delete_and_wait(self._api, watch.job, watch.uid, DELETE_SECONDS)
+                words = failure_message(over.kind, watch.job, over.seen, _log_of(over, logs, watch))
                 raise TrainJobError("store_unreachable", f"{words}\nNor can the run root be used: {error}") from error
 
-    def _watch(self, view: JobView) -> Symptom:
+    def _watch_to_the_end(self, watch: JobWatch) -> Finding:
         """Watch until there is nothing more to wait for."""
-        patience, away, told = Patience(), Patience(), Told(self._say, self._events)
+        grace, away = GracePeriods(), GracePeriods()
+        announcer = Announcer(self._say, self._events)
         while True:
-            view.wait(_TICK_SECONDS)
+            watch.wait(_TICK_SECONDS)
             self._check_wanted()
-            told.outdated(view.outdated)
-            view.refresh()
-            sight = view.sight()
-            if sight is None:
+            announcer.api_server(watch.outdated)
+            watch.refresh()
+            observed = watch.observed()
+            if observed is None:
                 continue
             now = time.monotonic()
-            if blind := away.exhausted(unreachable(sight, view.outdated, self._config.budgets), now):
+            if blind := away.exceeded(api_unreachable(observed, watch.outdated, self._config.budgets), now):
                 return blind
-            if view.outdated:
+            if watch.outdated:
                 continue
-            found = symptoms(sight, self._config.budgets)
-            over = patience.exhausted(found, now)
-            told.sight(view.job, sight, patience.standing(found, now, _SAID_AFTER))
+            found = diagnose(observed, self._config.budgets)
+            over = grace.exceeded(found, now)
+            announcer.job(watch.job, observed, grace.lasting(found, now, _SAID_AFTER))
             if over:
-                _log.info("job %s is over: %s: %s", view.job, over.kind, over.seen)
+                _log.info("job %s is over: %s: %s", watch.job, over.kind, over.seen)
                 return over
 
-    def _done(self, view: JobView, over: Symptom) -> Verdict:
+    def _done(self, watch: JobWatch, over: Finding) -> Verdict:
         """However the job has ended, the step has its model; a job that has succeeded stays to be looked at."""
         if over.kind != DONE:
-            remove(self._api, view.job, view.uid, REMOVE_SECONDS)
+            delete_and_wait(self._api, watch.job, watch.uid, DELETE_SECONDS)
         return Verdict(DONE, over.seen)
 
-    def _leave(self, view: JobView, over: Symptom) -> Verdict:
+    def _leave(self, watch: JobWatch, over: Finding) -> Verdict:
         """Give up on an API server that is away; the job cannot be ended, and ends itself, as an orphan."""
         with suppress(StoreError):
             if self._committed():
                 return Verdict(DONE, over.seen)
-        raise TrainJobError(over.kind, in_words(over.kind, view.job, self._goes_on(over.seen)))
+        raise TrainJobError(over.kind, failure_message(over.kind, watch.job, self._goes_on(over.seen)))
 
-    def _conclude(self, view: JobView, over: Symptom, logs: Mapping[str, str]) -> Verdict:
+    def _conclude(self, watch: JobWatch, over: Finding, logs: Mapping[str, str]) -> Verdict:
         """Keep what tells why, and leave nothing running."""
         if over.kind == DONE:
-            over = Symptom("not_committed", DONE, "it succeeded, and no model manifest stands in the run root")
-            logs = read_logs(self._api, view.pods, view.log)
-        words = in_words(over.kind, view.job, over.seen, _log_of(over, logs, view))
-        verdict = self._record(view.job, Verdict(over.kind, words))
-        keep_logs(self._store, view.job, logs)
-        clear(self._api, view.job, view.uid, self._say)
+            over = Finding("not_committed", DONE, "it succeeded, and no model manifest stands in the run root")
+            logs = read_logs(self._api, watch.pods, watch.log)
+        words = failure_message(over.kind, watch.job, over.seen, _log_of(over, logs, watch))
+        verdict = self._record(watch.job, Verdict(over.kind, words))
+        keep_logs(self._store, watch.job, logs)
+        delete_and_warn(self._api, watch.job, watch.uid, self._say)
         return verdict
 
     def _record(self, job: str, verdict: Verdict) -> Verdict:
@@ -210,15 +210,15 @@ class Launcher:
 
     def _check_wanted(self) -> None:
         """Raise where nobody wants this launcher, or its job, any more."""
-        watched = self._watched_workflow
-        if watched and watched.failed:
-            self._say(f"the own Workflow cannot be watched, so a termination is not noticed early: {watched.failed}")
-            self._watched_workflow = None
-        elif watched and watched.latest and not watched.latest.error:
-            ended = not watched.latest.items or is_terminated(watched.latest.items[0])
+        informer = self._workflow_informer
+        if informer and informer.failed:
+            self._say(f"the own Workflow cannot be informer, so a termination is not noticed early: {informer.failed}")
+            self._workflow_informer = None
+        elif informer and informer.latest and not informer.latest.error:
+            ended = not informer.latest.items or is_terminated(informer.latest.items[0])
             if ended:
                 seen = f"its Workflow was terminated, and {self._end_job()}"
-                raise TrainJobError("terminated", in_words("terminated", self._job, seen))
+                raise TrainJobError("terminated", failure_message("terminated", self._job, seen))
         if self._stop.came:
             raise TrainingStoppedError(self._goes_on("stopped by SIGTERM"))
 
@@ -249,6 +249,6 @@ class Launcher:
         self._events.warning(words)
 
 
-def _log_of(over: Symptom, logs: Mapping[str, str], view: JobView) -> str:
+def _log_of(over: Finding, logs: Mapping[str, str], watch: JobWatch) -> str:
     """The log that tells most of an end: that of its pod, else the master's."""
-    return logs.get(over.pod) or (logs.get(view.log.pod, "") if view.log else "")
+    return logs.get(over.pod) or (logs.get(watch.log.pod, "") if watch.log else "")

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 
 from steerlm_core import layout
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, KubeApi, Query
-from steerlm_core.kube.job.pod_state import Object, is_lost, name_of
+from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject, Query
 from steerlm_core.kube.job.pod_template import CONTAINER
+from steerlm_core.kube.job.state import is_on_lost_node, name_of
 from steerlm_core.steps.context import Documents
 
 _log = logging.getLogger("steerlm.kube.master")
@@ -83,9 +83,9 @@ class MasterLog:
         _log.info("%s", words)
 
 
-def read_logs(api: KubeApi, pods: Iterable[Object], master: MasterLog | None) -> dict[str, str]:
+def read_logs(api: KubeApi, pods: Iterable[KubeObject], master: MasterLog | None) -> dict[str, str]:
     """Return the logs of pods by name, without those that cannot be had; a lost node is not asked."""
-    found = {name_of(pod): "" if is_lost(pod) else read_log(api, name_of(pod)) for pod in pods}
+    found = {name_of(pod): "" if is_on_lost_node(pod) else read_log(api, name_of(pod)) for pod in pods}
     if master and not found.get(master.pod):
         found[master.pod] = master.text()
     return {pod: text for pod, text in found.items() if text}

@@ -6,26 +6,24 @@ adopts it if it was made of the same spec. An answer that was lost is no answer:
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, KubeApi, Object
-from steerlm_core.kube.job.pod_state import has_ended, is_leaving, is_lost, is_owned_by, name_of
+from steerlm_core.kube.api.client import ClusterError, KubeApi, KubeObject
+from steerlm_core.kube.job.failure_classes import TrainJobError, failure_message
 from steerlm_core.kube.job.spec import SPEC_HASH
-from steerlm_core.kube.job.verdicts import TrainJobError, in_words
+from steerlm_core.kube.job.state import is_being_deleted, name_of
+from steerlm_core.retry import growing, retry_for
 
 Say = Callable[[str], None]
 Check = Callable[[], None]
 
-REMOVE_SECONDS = 180.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
-_OPERATOR_LABEL = "training.kubeflow.org/job-name"
+_PAUSES = growing(0.5)
 
 
-def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Check) -> Object:
+def submit(api: KubeApi, manifest: KubeObject, seconds: float, say: Say, check: Check) -> KubeObject:
     """Create the job of a manifest, or adopt it; returns it as the API server has it.
 
     Args:
@@ -38,22 +36,17 @@ def submit(api: KubeApi, manifest: Object, seconds: float, say: Say, check: Chec
     Raises:
         TrainJobError: It cannot be created, or its name is taken; the message says why.
     """
-    name, start, pause, told = name_of(manifest), time.monotonic(), _FIRST_PAUSE, ""
-    allowed = start  # when a permission was last not what was missing
-    while True:
+    waits = _Waits(name_of(manifest), say)
+
+    def create_or_adopt() -> KubeObject:
         check()
-        now = time.monotonic()
-        try:
-            return _create_or_adopt(api, manifest, now - allowed)
-        except _WaitError as wait:
-            allowed = allowed if wait.kind == "forbidden" else now
-            if now - start >= seconds:
-                raise TrainJobError(wait.kind, in_words(wait.kind, name, str(wait))) from wait
-            if str(wait) != told:
-                told = str(wait)
-                say(f"job {name}: {told}; trying again")
-        time.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        return _create_or_adopt(api, manifest, waits.denied_seconds)
+
+    try:
+        return retry_for(seconds, create_or_adopt, lambda error, _: isinstance(error, _WaitError), _PAUSES, waits.note)
+    except _WaitError as wait:
+        words = failure_message(wait.kind, name_of(manifest), str(wait))
+        raise TrainJobError(wait.kind, words) from wait
 
 
 class _WaitError(Exception):
@@ -64,7 +57,28 @@ class _WaitError(Exception):
         self.kind = kind
 
 
-def _create_or_adopt(api: KubeApi, manifest: Object, denied: float) -> Object:
+class _Waits:
+    """What a job is waited for."""
+
+    def __init__(self, job: str, say: Say) -> None:
+        self._job, self._say, self._told = job, say, ""
+        self._allowed = time.monotonic()  # when a permission was last not what was missing
+
+    @property
+    def denied_seconds(self) -> float:
+        """How long permissions have been what is missing."""
+        return time.monotonic() - self._allowed
+
+    def note(self, wait: BaseException) -> None:
+        """Say what is waited for, once for each reason."""
+        if not (isinstance(wait, _WaitError) and wait.kind == "forbidden"):
+            self._allowed = time.monotonic()
+        if str(wait) != self._told:
+            self._told = str(wait)
+            self._say(f"job {self._job}: {self._told}; trying again")
+
+
+def _create_or_adopt(api: KubeApi, manifest: KubeObject, denied: float) -> KubeObject:
     path, name = paths.jobs(api.namespace), name_of(manifest)
     try:
         return api.request("POST", path, manifest)
@@ -80,7 +94,7 @@ def _create_or_adopt(api: KubeApi, manifest: Object, denied: float) -> Object:
         raise _WaitError("api_unreachable", str(error)) from error
     if found is None:
         raise _WaitError("api_unreachable", str(refused)) from refused
-    if is_leaving(found):
+    if is_being_deleted(found):
         raise _WaitError("name_taken", "a job of this name is being deleted")
     return _adopt(api, found, manifest)
 
@@ -97,10 +111,10 @@ def _refusal(name: str, error: ClusterError, denied: float) -> Exception:
         kind = "forbidden" if lacking else "rejected"
         if lacking and error.may_pass(denied):
             return _WaitError(kind, words)
-    return TrainJobError(kind, in_words(kind, name, words))
+    return TrainJobError(kind, failure_message(kind, name, words))
 
 
-def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
+def _adopt(api: KubeApi, found: KubeObject, manifest: KubeObject) -> KubeObject:
     """Take over a job that is there, if it is the one that was wanted; add our owners to its own, as the last.
 
     Who has no owner for it, such as a laptop, frees it of those it has: the garbage collector deletes what belongs to
@@ -109,7 +123,7 @@ def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
     ours, theirs = (thing["metadata"].get("annotations", {}).get(SPEC_HASH) for thing in (manifest, found))
     if ours != theirs:
         seen = f"a job of this name is there, of another spec ({SPEC_HASH} is {theirs or 'missing'}, wanted {ours})"
-        raise TrainJobError("name_taken", in_words("name_taken", name_of(manifest), seen))
+        raise TrainJobError("name_taken", failure_message("name_taken", name_of(manifest), seen))
     has: Sequence[Mapping[str, Any]] = found["metadata"].get("ownerReferences", [])
     wanted: Sequence[Mapping[str, Any]] = manifest["metadata"].get("ownerReferences", [])
     before = [owner for owner in has if owner["uid"] not in {each["uid"] for each in wanted}]
@@ -122,61 +136,4 @@ def _adopt(api: KubeApi, found: Object, manifest: Object) -> Object:
     except ClusterError as error:
         if error.status == 409 or error.transient:  # somebody else changed it, or no answer came: look again
             raise _WaitError("api_unreachable", str(error)) from error
-        raise TrainJobError("forbidden", in_words("forbidden", name_of(found), str(error))) from error
-
-
-def pod_selector(job: str) -> dict[str, str]:
-    """The query that selects a job's pods."""
-    return {"labelSelector": f"{_OPERATOR_LABEL}={job}"}
-
-
-def remove(api: KubeApi, job: str, uid: str, seconds: float) -> bool:
-    """Delete a job and wait until none of its pods runs; returns whether that was seen.
-
-    A pod whose node is lost cannot be waited for: nobody there answers.
-
-    Args:
-        api: The cluster.
-        job: Name of the job.
-        uid: Its uid, so that one made anew under its name is left alone.
-        seconds: How long to wait.
-    """
-    start, asked = time.monotonic(), False
-    while True:
-        try:
-            asked = asked or delete(api, job, uid)
-            listed = api.request("GET", paths.pods(api.namespace), query=pod_selector(job))
-            if not any(_runs(pod, uid) for pod in listed["items"]):
-                return True
-        except ClusterError as error:
-            if not error.transient and error.status != 403:  # a server that has just started knows no permissions
-                raise
-        if time.monotonic() - start >= seconds:
-            return False
-        time.sleep(random.uniform(0.5, 1.0))
-
-
-def clear(api: KubeApi, job: str, uid: str, say: Say) -> None:
-    """Remove a job, and say so where a pod of it runs on."""
-    if not remove(api, job, uid, REMOVE_SECONDS):
-        say(f"job {job}: deleted, but a pod of it still runs after {REMOVE_SECONDS:.0f} s")
-
-
-def _runs(pod: Object, job_uid: str) -> bool:
-    return is_owned_by(pod, job_uid) and not has_ended(pod) and not is_lost(pod)
-
-
-def delete(api: KubeApi, job: str, uid: str) -> bool:
-    """Delete a job, and do not wait; its pods end in their own time. One that is gone is no error."""
-    options: Object = {
-        "kind": "DeleteOptions",
-        "apiVersion": "v1",
-        "propagationPolicy": "Background",
-        "preconditions": {"uid": uid},
-    }
-    try:
-        api.request("DELETE", paths.job(api.namespace, job), options)
-    except ClusterError as error:
-        if error.status not in (404, 409):  # gone, or another by now
-            raise
-    return True
+        raise TrainJobError("forbidden", failure_message("forbidden", name_of(found), str(error))) from error

@@ -22,10 +22,11 @@ from steerlm_core import layout
 from steerlm_core.errors import SteerLMError, StoreError, StoreRefusedError
 from steerlm_core.kube.job.files import End
 from steerlm_core.kube.pod import outcome
-from steerlm_core.kube.pod.child import node, train_node, world
 from steerlm_core.kube.pod.context import pod_context
 from steerlm_core.kube.pod.progress import ProgressWriter
-from steerlm_core.kube.pod.stop import HeartbeatWatch, Stop
+from steerlm_core.kube.pod.stop import HeartbeatWatch, StopRequest
+from steerlm_core.kube.pod.torchrun import node_rank, train_node, world_size
+from steerlm_core.retry import retry_for
 from steerlm_core.run import open_or_create_run
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.train import model_output, train_job
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
     """
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stdout)
     logging.getLogger("steerlm").setLevel(logging.INFO)
-    stop = Stop()
+    stop = StopRequest()
     stop.listen()
     task, told = _task(arguments), None
     try:
@@ -86,11 +87,11 @@ def main(arguments: Sequence[str] | None = None, termination_log: Path = _TERMIN
         stop.settle()
         end = outcome.failed(task.node, error, stop)
     _log.info("%s: %s", end.end.value, end.message)
-    outcome.tell(end, told, task.job, termination_log)
+    outcome.write_outcome(end, told, task.job, termination_log)
     return _EXIT_CODES.get(end.end, 1)
 
 
-def work(task: PodTask, told: RunStore, stop: Stop) -> str:
+def work(task: PodTask, told: RunStore, stop: StopRequest) -> str:
     """Train this node's part, and store the model where node 0 is; return what was done, in words.
 
     Args:
@@ -128,7 +129,7 @@ def work(task: PodTask, told: RunStore, stop: Stop) -> str:
     return f"{result.steps} steps; {context.store.root}/{layout.manifest(output.prefix)} is committed"
 
 
-def _train(task: PodTask, job: TrainJob, stop: Stop, report: TrainReport) -> TrainResult | None:
+def _train(task: PodTask, job: TrainJob, stop: StopRequest, report: TrainReport) -> TrainResult | None:
     """Train; a store that is gone is an error of its own, so that nothing more is tried with it on the way out."""
     try:
         return train_node(job, task.node == 0, stop, report)
@@ -156,21 +157,18 @@ def _place(task: PodTask, context: StepContext) -> Iterator[Path]:
 
 def _how(task: PodTask) -> dict[str, Any]:
     """Return the settings with the engine that the number of ranks asks for."""
-    return {**task.how, **({"engine": "deepspeed"} if world(os.environ) > 1 else {})}
+    return {**task.how, **({"engine": "deepspeed"} if world_size(os.environ) > 1 else {})}
 
 
 def _patiently(action: Callable[[], _Answer]) -> _Answer:
     """Repeat an action on the store until it answers; what it refuses is raised at once."""
-    retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_delay(_PATIENCE_SECONDS),
-        wait=tenacity.wait_random(1, 5),
-        retry=tenacity.retry_if_exception(
-            lambda error: isinstance(error, StoreError) and not isinstance(error, StoreRefusedError)
-        ),
-        before_sleep=lambda state: _log.warning("%s; trying again", state.outcome and state.outcome.exception()),
-        reraise=True,
+    return retry_for(
+        _PATIENCE_SECONDS,
+        action,
+        lambda error, _: isinstance(error, StoreError) and not isinstance(error, StoreRefusedError),
+        tenacity.wait_random(1, 5),
+        lambda error: _log.warning("%s; trying again", error),
     )
-    return retrying(action)
 
 
 def _task(arguments: Sequence[str] | None) -> PodTask:
@@ -180,4 +178,4 @@ def _task(arguments: Sequence[str] | None) -> PodTask:
     parser.add_argument("--job", required=True, help="name of the PyTorchJob")
     parser.add_argument("--orphan-after", type=float, default=600.0, help="seconds without a heartbeat")
     parser.add_argument("--how", type=json.loads, default={}, help="settings of `train`, as JSON")
-    return PodTask(**vars(parser.parse_args(arguments)), node=node(os.environ))
+    return PodTask(**vars(parser.parse_args(arguments)), node=node_rank(os.environ))

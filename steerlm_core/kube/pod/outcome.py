@@ -10,7 +10,7 @@ from pathlib import Path
 from steerlm_core import layout
 from steerlm_core.errors import NonFiniteError, OutOfMemoryError, SteerLMError, StoreError, StoreRefusedError
 from steerlm_core.kube.job.files import End, Outcome
-from steerlm_core.kube.pod.stop import Stop
+from steerlm_core.kube.pod.stop import StopRequest
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
 
@@ -35,7 +35,7 @@ def done(rank: int, message: str) -> Outcome:
     return Outcome(end=End.DONE, message=message, rank=rank, pod=socket.gethostname(), time=time.time())
 
 
-def failed(rank: int, error: Exception, stop: Stop) -> Outcome:
+def failed(rank: int, error: Exception, stop: StopRequest) -> Outcome:
     """Return the outcome of a pod that ended by an error.
 
     What a pod raises after it was asked to stop is the consequence, unless a rank knows better.
@@ -47,7 +47,7 @@ def failed(rank: int, error: Exception, stop: Stop) -> Outcome:
     return Outcome(end=end, message=message, rank=rank, pod=socket.gethostname(), time=time.time())
 
 
-def tell(outcome: Outcome, store: RunStore | None, job: str, termination_log: Path) -> None:
+def write_outcome(outcome: Outcome, store: RunStore | None, job: str, termination_log: Path) -> None:
     """Write an outcome to both places; one that cannot be written costs that copy, no more.
 
     Args:
@@ -57,7 +57,7 @@ def tell(outcome: Outcome, store: RunStore | None, job: str, termination_log: Pa
         termination_log: The file that Kubernetes reads the termination message from.
     """
     try:
-        termination_log.write_bytes(fitted(outcome).to_bytes())
+        termination_log.write_bytes(shortened(outcome).to_bytes())
     except OSError as error:
         _log.warning("the outcome is not in %s: %s", termination_log, error)
     if store is None or (outcome.end is End.DONE and outcome.rank > 0):
@@ -68,7 +68,7 @@ def tell(outcome: Outcome, store: RunStore | None, job: str, termination_log: Pa
         _log.warning("the outcome is not in the run root: %s", error)
 
 
-def fitted(outcome: Outcome) -> Outcome:
+def shortened(outcome: Outcome) -> Outcome:
     """Return the outcome with a message that Kubernetes keeps whole: the beginning and the end of a long one."""
     text, kept = outcome.message, outcome
     length = len(text)

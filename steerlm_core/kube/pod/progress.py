@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -11,6 +10,7 @@ from types import TracebackType
 from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.kube.job.files import PROGRESS_SECONDS, Progress
+from steerlm_core.periodic import AfterChanges
 from steerlm_core.store.run_store import RunStore
 
 _log = logging.getLogger("steerlm.pod")
@@ -23,34 +23,22 @@ class ProgressWriter:
         """Name the job."""
         self._store, self._key = store, layout.job_progress(job)
         self._latest: Progress | None = None
-        self._changed, self._end = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._write_on, name="progress", daemon=True)
+        self._writes = AfterChanges(self._write, PROGRESS_SECONDS, "progress")
 
     def __enter__(self) -> ProgressWriter:
-        """Start to write."""
-        self._thread.start()
+        """Nothing is written before the first step."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write the last."""
-        self._end.set()
-        self._changed.set()
-        self._thread.join()
+        self._writes.close()
 
     def __call__(self, step: int, steps: int, numbers: Mapping[str, float]) -> None:
         """Note the numbers of a step."""
         self._latest = Progress(step=step, steps=steps, loss=float(numbers["loss"]), time=time.time())
-        self._changed.set()
-
-    def _write_on(self) -> None:
-        while not self._end.is_set():
-            self._changed.wait()
-            self._changed.clear()
-            self._write()
-            self._end.wait(PROGRESS_SECONDS)
-        self._write()
+        self._writes.changed()
 
     def _write(self) -> None:
         latest, self._latest = self._latest, None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from types import FrameType
 
 from steerlm_core import layout
 from steerlm_core.errors import StoreError
 from steerlm_core.kube.job.files import End, Heartbeat
+from steerlm_core.periodic import Periodic
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.training.job import TrainingStoppedError
 
@@ -17,7 +17,7 @@ _LOOKS = 20  # in the time after which a job is an orphan
 _MOST_SECONDS = 10.0  # between two looks
 
 
-class Stop:
+class StopRequest:
     """The first wish to stop, and its words. Until training begins a SIGTERM interrupts whatever is going on."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Stop:
 class HeartbeatWatch:
     """Asks to stop when the launcher's heartbeat has not changed for a while, on this pod's own clock."""
 
-    def __init__(self, store: RunStore, job: str, seconds: float, stop: Stop) -> None:
+    def __init__(self, store: RunStore, job: str, seconds: float, stop: StopRequest) -> None:
         """Name what is watched.
 
         Args:
@@ -73,20 +73,22 @@ class HeartbeatWatch:
             stop: Whom to ask.
         """
         self._store, self._key, self._seconds, self._stop = store, layout.job_heartbeat(job), seconds, stop
-        threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
+        self._seen: tuple[str, int] | None = None
+        self._since = time.monotonic()
+        self._looks = Periodic(self._look, min(seconds / _LOOKS, _MOST_SECONDS), "heartbeat")
+        self._looks.start()
 
-    def _watch(self) -> None:
-        seen, since = None, time.monotonic()
-        while not self._stop.came:
-            time.sleep(min(self._seconds / _LOOKS, _MOST_SECONDS))
-            try:
-                counter, problem = self._counter(), ""
-            except (StoreError, ValueError) as error:
-                counter, problem = seen, f"{error}"
-            if counter != seen:
-                seen, since = counter, time.monotonic()
-            elif time.monotonic() - since > self._seconds:
-                self._give_up(problem)
+    def _look(self) -> None:
+        try:
+            counter, problem = self._counter(), ""
+        except (StoreError, ValueError) as error:
+            counter, problem = self._seen, f"{error}"
+        if counter != self._seen:
+            self._seen, self._since = counter, time.monotonic()
+        elif time.monotonic() - self._since > self._seconds:
+            self._give_up(problem)
+        if self._stop.came:
+            self._looks.stop()
 
     def _counter(self) -> tuple[str, int] | None:
         found = self._store.read_versioned(self._key)

@@ -1,1 +1,1 @@
-"""Looked at before anything runs: rights, quotas, operator, dry runs."""
+"""What `doctor` looks at before anything is started: controllers, quotas, dry runs, what the platform file names."""

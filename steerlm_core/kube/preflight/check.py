@@ -35,7 +35,7 @@ class Check:
     repair: str = ""
 
 
-def seen(what: str, look: Callable[[], Check]) -> Check:
+def unless_forbidden(what: str, look: Callable[[], Check]) -> Check:
     """Return what a look finds, or that this account may not look."""
     try:
         return look()

@@ -10,20 +10,15 @@ from urllib.parse import urlsplit
 
 from steerlm_core.errors import SteerLMError
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, connect
+from steerlm_core.kube.api.client import ClusterError, KubeApi, connect
 from steerlm_core.kube.api.own_pod import image_of, own_pod
-from steerlm_core.kube.preflight.check import Check, State, seen
-from steerlm_core.kube.preflight.dry_run import every_pod, trial_job, trial_pods, try_job, try_pod
-from steerlm_core.kube.preflight.kueue import queue
-from steerlm_core.kube.preflight.operator import NAMESPACE, Operator, find_operator
-from steerlm_core.kube.preflight.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
-from steerlm_core.kube.preflight.quota import room
+from steerlm_core.kube.job.permissions import NEEDED, OF_WORKFLOWS, WANTED, Permission
+from steerlm_core.kube.preflight.check import Check, State, unless_forbidden
+from steerlm_core.kube.preflight.controllers import check_crd, check_operator, check_queue
+from steerlm_core.kube.preflight.dry_run import dry_run_job, dry_run_pod, pods_of, sample_job, sample_pods
+from steerlm_core.kube.preflight.quota import check_quotas
 from steerlm_core.platform import SECRET_KEYS, ObjectStoreConfig, PlatformConfig
 
-_INSTALL = (
-    "kubectl apply --server-side -k "
-    "'github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4'"
-)
 _ARGO = "/apis/argoproj.io/v1alpha1"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _KEYS = tuple(key for key, optional in SECRET_KEYS.items() if not optional)
@@ -50,30 +45,22 @@ def examine(platform: PlatformConfig, root: str | None, home: str | None = None)
         yield Check("API server", State.FAILED, str(error), "kubectl config get-contexts; kubectl cluster-info")
         return
     yield Check("API server", State.OK, f"Kubernetes {version}; this is {user}, namespace {api.namespace}")
-    yield (crd := _crd(api))
-    yield (namespace := seen("Pod Security", lambda: _pod_security(api)))
+    yield (crd := check_crd(api))
+    yield (namespace := unless_forbidden("Pod Security", lambda: _pod_security(api)))
     if namespace.state is State.FAILED:
         return
     yield _image(api, platform)
     yield from _permissions(api, user)
     yield from _objects(api, platform)
     if crd.state is State.OK:
-        yield from _trials(api, platform)
-    yield store(root, platform.object_store)
+        yield from _dry_runs(api, platform)
+    yield check_store(root, platform.object_store)
 
 
 def _user(api: KubeApi) -> str:
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     answer = api.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
     return str(answer["status"]["userInfo"]["username"])
-
-
-def _crd(api: KubeApi) -> Check:
-    group = f"{paths.JOB_GROUP}/{paths.JOB_VERSION}"
-    found = api.get(f"/apis/{group}")
-    if found is None or "pytorchjobs" not in {each["name"] for each in found["resources"]}:
-        return Check("PyTorchJob", State.FAILED, f"the cluster does not know PyTorchJob of {group}", _INSTALL)
-    return Check("PyTorchJob", State.OK, f"served as {group}")
 
 
 def _pod_security(api: KubeApi) -> Check:
@@ -97,7 +84,7 @@ def _image(api: KubeApi, platform: PlatformConfig) -> Check:
 def _permissions(api: KubeApi, user: str) -> Iterator[Check]:
     argo = OF_WORKFLOWS if api.get(_ARGO) else ()
     for among, lacking in ((NEEDED, State.FAILED), (WANTED, State.WARNING), (argo, State.WARNING)):
-        for resource, some in groupby(among, lambda permission: permission.of):
+        for resource, some in groupby(among, lambda permission: permission.role_resource):
             yield _may(api, user, resource, list(some), lacking)
 
 
@@ -149,46 +136,31 @@ def _exists(api: KubeApi, resource: str, name: str, keys: tuple[str, ...], creat
             return Check(what, State.FAILED, f"has no {', '.join(lacking)}", remove)
         return Check(what, State.OK, "there" + (f", with {', '.join(keys)}" if keys else ""))
 
-    return seen(what, look)
+    return unless_forbidden(what, look)
 
 
-def _trials(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
-    job = trial_job(platform, platform.image.name or _ANY_IMAGE, api.namespace)
-    operator, check = _operator(api)
+def _dry_runs(api: KubeApi, platform: PlatformConfig) -> Iterator[Check]:
+    job = sample_job(platform, platform.image.name or _ANY_IMAGE, api.namespace)
+    operator, check = check_operator(api)
     yield check
     made = None
-    if api.may("create", "pytorchjobs", paths.JOB_GROUP):
-        check, made = try_job(api, job)
+    if api.can_i("create", "pytorchjobs", paths.JOB_GROUP):
+        check, made = dry_run_job(api, job)
         yield check
     if name := platform.train_job.queue:
-        yield seen("Kueue", lambda: queue(api, name, made))
-    if api.may("create", "pods"):
-        for kind, pod in trial_pods(job, operator):
-            yield try_pod(api, kind, pod, operator)
+        yield unless_forbidden("Kueue", lambda: check_queue(api, name, made))
+    if api.can_i("create", "pods"):
+        for kind, pod in sample_pods(job, operator):
+            yield dry_run_pod(api, kind, pod, operator)
     else:
         yield Check(
             "dry run of the pods", State.UNKNOWN, "this account may not create pods; run doctor as one that may"
         )
     quotas = partial(api.request, "GET", f"/api/v1/namespaces/{api.namespace}/resourcequotas")
-    yield seen("room in the quota", lambda: room(quotas()["items"], [*every_pod(job)], api.namespace))
+    yield unless_forbidden("room in the quota", lambda: check_quotas(quotas()["items"], [*pods_of(job)], api.namespace))
 
 
-def _operator(api: KubeApi) -> tuple[Operator, Check]:
-    what = "training operator"
-    try:
-        found = find_operator(api)
-    except ForbiddenError as error:
-        return Operator(), Check(what, State.UNKNOWN, f"this account may not look: {error}")
-    if found is None:
-        words = f"not in namespace {NAMESPACE}; if it runs elsewhere, all is well"
-        return Operator(), Check(what, State.WARNING, words, _INSTALL)
-    if not found.ready:
-        restart = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator"
-        return found, Check(what, State.FAILED, f"{found.image} is not ready", restart)
-    return found, Check(what, State.OK, found.image)
-
-
-def store(root: str | None, pods: ObjectStoreConfig) -> Check:
+def check_store(root: str | None, pods: ObjectStoreConfig) -> Check:
     """Return whether runs can be kept at a root, tried from here; without one it is not tried.
 
     Args:

@@ -1,82 +1,78 @@
 """Server-side dry runs: the job, and its pods, which a dry run of the job does not make.
 
-Admission sees the pods as the operator would make them, with its init container: Pod Security, quotas,
-limit ranges, priority classes and service accounts speak up here and not an hour into a run.
+Pod Security, quotas, limit ranges, priority classes and service accounts speak up here and not an hour into a run.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from steerlm_core import __version__
 from steerlm_core.kube.api import paths
-from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, Object
+from steerlm_core.kube.api.client import ClusterError, ForbiddenError, KubeApi, KubeObject, patiently
 from steerlm_core.kube.job.spec import JobTarget, build_job
+from steerlm_core.kube.job.state import never_fits_quota
 from steerlm_core.kube.preflight.check import Check, State
-from steerlm_core.kube.preflight.operator import NAMESPACE, Operator
-from steerlm_core.kube.preflight.quota import never_fits
+from steerlm_core.kube.preflight.controllers import NAMESPACE, Operator
 from steerlm_core.platform import PlatformConfig
 
 _DRY = {"dryRun": "All"}
 _WEBHOOK_SECONDS = 10.0  # it refuses connections while the operator starts
-_INIT = "init-pytorch"
+_INIT, _WORKER = "init-pytorch", "Worker"
+_SEE_INIT = (
+    f"Run doctor as one that may read ConfigMaps of namespace {NAMESPACE}; give the operator an initContainer.yaml if "
+    "it has none (docs/training-on-kubernetes.md)."
+)
 _CORRECT = "Correct train_job of the platform file."
 
 
-def trial_job(platform: PlatformConfig, image: str, namespace: str) -> Object:
+def sample_job(platform: PlatformConfig, image: str, namespace: str) -> KubeObject:
     """Return a job like those of a run."""
     target = JobTarget("s3://bucket/run", "doctor", 0, "train", __version__)
     return build_job(target, platform, image, namespace, 0, [])
 
 
-def trial_pods(job: Mapping[str, Any], operator: Operator) -> Iterator[tuple[str, Object]]:
-    """Yield a pod of each replica type, by the type's name, as the operator would make it."""
+def sample_pods(job: Mapping[str, Any], operator: Operator) -> Iterator[tuple[str, KubeObject]]:
+    """Yield a pod of each replica type, by the type's name, with the operator's init container where it is known."""
     for kind, replica in job["spec"]["pytorchReplicaSpecs"].items():
         template = replica["template"]
         metadata = {**template["metadata"], "name": f"{job['metadata']['name']}-{kind.lower()}-0"}
         spec = {**template["spec"], "restartPolicy": "Never"}
-        if kind == "Worker":
-            spec["initContainers"] = operator.init_containers(f"{job['metadata']['name']}-master-0")
-        yield (
-            kind,
-            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
-        )
+        if kind == _WORKER and (added := operator.init_containers(f"{job['metadata']['name']}-master-0")):
+            spec["initContainers"] = [*spec.get("initContainers", []), *added]
+        yield kind, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def every_pod(job: Mapping[str, Any]) -> Iterator[Object]:
+def pods_of(job: Mapping[str, Any]) -> Iterator[KubeObject]:
     """Yield the pods of a job, without what the operator adds."""
     for replica in job["spec"]["pytorchReplicaSpecs"].values():
         yield from [replica["template"]] * replica["replicas"]
 
 
-def try_job(api: KubeApi, job: Object) -> tuple[Check, Object | None]:
+def dry_run_job(api: KubeApi, job: KubeObject) -> tuple[Check, KubeObject | None]:
     """Have the API server and its webhooks look at the job; return what they made of it too, None if they refused."""
-    what, end = "dry run of the job", time.monotonic() + _WEBHOOK_SECONDS
-    while True:
-        try:
-            made = api.request("POST", paths.jobs(api.namespace), job, _DRY)
-            return Check(what, State.OK, "accepted by the API server and the operator's webhook"), made
-        except ClusterError as error:
-            if not error.transient or time.monotonic() > end:
-                repair = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator" * error.transient
-                return Check(what, State.FAILED, str(error), repair or _CORRECT), None
-        time.sleep(1)
+    what = "dry run of the job"
+    try:
+        made = patiently(lambda: api.request("POST", paths.jobs(api.namespace), job, _DRY), _WEBHOOK_SECONDS)
+    except ClusterError as error:
+        repair = f"kubectl -n {NAMESPACE} rollout restart deployment training-operator" * error.transient
+        return Check(what, State.FAILED, str(error), repair or _CORRECT), None
+    return Check(what, State.OK, "accepted by the API server and the operator's webhook"), made
 
 
-def try_pod(api: KubeApi, kind: str, pod: Object, operator: Operator) -> Check:
-    """Have admission look at a pod; `api.may("create", "pods")` comes first."""
+def dry_run_pod(api: KubeApi, kind: str, pod: KubeObject, operator: Operator) -> Check:
+    """Have admission look at a pod; `api.can_i("create", "pods")` comes first."""
     what = f"dry run of the {kind.lower()} pod"
     try:
         api.request("POST", paths.pods(api.namespace), pod, _DRY)
-        init = ", with the operator's init container" if "initContainers" in pod["spec"] else ""
-        return Check(what, State.OK, f"admitted{init}")
+        if kind == _WORKER and operator.init_containers("master") is None:
+            found = "admitted, but for the init container that the operator adds, which cannot be seen from here"
+            return Check(what, State.UNKNOWN, found, _SEE_INIT)
+        return Check(what, State.OK, "admitted" + (", with the operator's init container" if kind == _WORKER else ""))
     except ForbiddenError as error:
-        if _INIT in str(error) and not operator.known:
-            return Check(what, State.UNKNOWN, f"the operator's init container cannot be seen; the stock one: {error}")
-        # Others may leave room for a pod that fits by itself; whether all of them do, `room` tells.
-        used_up = "exceeded quota" in str(error) and not never_fits(str(error), 1)
+        # Others may leave room for a pod that fits by itself; whether all of them do, `check_quotas` tells.
+        used_up = "exceeded quota" in str(error) and not never_fits_quota(str(error), 1)
         state = State.WARNING if used_up else State.FAILED
         return Check(what, state, str(error), _repair(str(error), api.namespace, pod))
     except ClusterError as error:
@@ -85,7 +81,7 @@ def try_pod(api: KubeApi, kind: str, pod: Object, operator: Operator) -> Check:
         return Check(what, State.FAILED, str(error), _CORRECT)
 
 
-def _repair(words: str, namespace: str, pod: Object) -> str:
+def _repair(words: str, namespace: str, pod: KubeObject) -> str:
     if "violates PodSecurity" in words and _INIT in words:
         return (
             f"kubectl -n {NAMESPACE} edit configmap training-operator-config   # initContainer.yaml: a securityContext "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -12,13 +11,12 @@ from kubernetes.utils.quantity import parse_quantity
 
 from steerlm_core.kube.api.paths import JOB_GROUP
 from steerlm_core.kube.preflight.check import Check, State
-from steerlm_core.kube.preflight.quota_scope import covers
 
 _WHAT = "room in the quota"
 _EACH = ("pods", "count/pods", "services", "count/services")  # the operator makes a service for every pod
 
 
-def needs(pods: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def quota_usage(pods: Iterable[Mapping[str, Any]]) -> Counter[str]:
     """Return what a job of these pods uses of a quota, under all the names that a quota may count it by."""
     total: Counter[str] = Counter()
     for pod in pods:
@@ -34,33 +32,39 @@ def needs(pods: Iterable[Mapping[str, Any]]) -> Counter[str]:
     return total
 
 
-def room(quotas: Iterable[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]], namespace: str) -> Check:
-    """Compare what a job needs with what is left of each quota that counts its pods.
+def check_quotas(quotas: Iterable[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]], namespace: str) -> Check:
+    """Compare what a job needs with what is left of each quota; which pods a scope holds, the API server alone knows.
 
     Args:
         quotas: ResourceQuotas.
         pods: The job's.
         namespace: Theirs.
     """
-    count, tight, unknown = 0, [], []
+    need, count, tight, scoped = quota_usage(pods), 0, [], []
     for quota in quotas:
-        name, covered = quota["metadata"]["name"], [covers(quota, pod) for pod in pods]
-        if None in covered:
-            unknown.append(name)
-        elif any(covered):
+        name = quota["metadata"]["name"]
+        if scopes := list(_scopes(quota)):
+            scoped.append((name, f"{name}: counts the pods of {' and '.join(scopes)}, which these may be or not"))
+        else:
             count += 1
-            need = needs(pod for pod, counts in zip(pods, covered, strict=True) if counts)
             tight += [(never, name, f"{name}: {words}") for never, words in _tight(quota, need)]
-    said = [words for _, _, words in tight]
-    said += [f"{name}: whether its scopes hold for these pods cannot be told from here" for name in unknown]
+    said = "; ".join([*(words for _, _, words in tight), *(words for _, words in scoped)])
     if tight:
         state = State.FAILED if any(never for never, _, _ in tight) else State.WARNING
         repair = f"kubectl -n {namespace} edit resourcequota {tight[0][1]}   # or ask for less in train_job"
-        return Check(_WHAT, state, "; ".join(said), repair)
-    if unknown:
-        repair = f"kubectl -n {namespace} describe resourcequota {' '.join(unknown)}"
-        return Check(_WHAT, State.UNKNOWN, "; ".join(said), repair)
+        return Check(_WHAT, state, said, repair)
+    if scoped:
+        repair = f"kubectl -n {namespace} describe resourcequota {' '.join(name for name, _ in scoped)}"
+        return Check(_WHAT, State.UNKNOWN, said, repair)
     return Check(_WHAT, State.OK, f"fits {count} quota(s)" if count else "no quota counts these pods")
+
+
+def _scopes(quota: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the scopes of a quota, in words."""
+    spec = quota.get("spec", {})
+    yield from spec.get("scopes", [])
+    for each in spec.get("scopeSelector", {}).get("matchExpressions", []):
+        yield " ".join([each["scopeName"], each["operator"], *each.get("values", [])])
 
 
 def _tight(quota: Mapping[str, Any], need: Mapping[str, Any]) -> Iterator[tuple[bool, str]]:
@@ -73,15 +77,3 @@ def _tight(quota: Mapping[str, Any], need: Mapping[str, Any]) -> Iterator[tuple[
             never = wanted > limit
             when = "never fits" if never else "does not fit at present"
             yield never, f"{resource} {wanted:f} {when} (left {left:f} of {limit:f})"
-
-
-def never_fits(message: str, pods: int) -> bool:
-    """Whether a quota's message about one of so many equal pods says that together they are beyond the limit."""
-    found = dict(re.findall(r"\b(requested|limited): (.*?)(?=, used:|, limited:|$)", message))
-    limits = _amounts(found.get("limited", ""))
-    requested = _amounts(found.get("requested", ""))
-    return any(pods * amount > limits[name] for name, amount in requested.items() if name in limits)
-
-
-def _amounts(text: str) -> dict[str, Any]:
-    return {name: parse_quantity(amount) for name, amount in re.findall(r"([\w./-]+)=([\w.]+)", text)}

@@ -3,7 +3,7 @@
 import pytest
 
 from steerlm_core.errors import ConfigError
-from steerlm_core.kube.job.patch import merge
+from steerlm_core.kube.job.patch import apply_patch
 
 POD = {
     "metadata": {"labels": {"a": "1"}},
@@ -17,11 +17,11 @@ POD = {
 
 
 def patched(**spec):
-    return merge(POD, {"spec": spec}, "patch")["spec"]
+    return apply_patch(POD, {"spec": spec}, "patch")["spec"]
 
 
 def test_mappings_are_merged_and_null_removes():
-    assert merge(POD, {"metadata": {"labels": {"b": "2"}}}, "patch")["metadata"]["labels"] == {"a": "1", "b": "2"}
+    assert apply_patch(POD, {"metadata": {"labels": {"b": "2"}}}, "patch")["metadata"]["labels"] == {"a": "1", "b": "2"}
     assert "nodeSelector" not in patched(nodeSelector=None)
     assert patched(securityContext={"runAsUser": 7, "runAsGroup": None})["securityContext"] == {"runAsUser": 7}
 
@@ -75,7 +75,7 @@ def test_what_is_new_is_taken_without_its_directives_and_nulls():
 def test_nothing_that_was_given_is_changed():
     patch = {"spec": {"containers": [{"name": "pytorch", "env": [{"name": "C"}]}], "volumes": [{"name": "new"}]}}
     before = repr((POD, patch))
-    merge(POD, patch, "patch")
+    apply_patch(POD, patch, "patch")
     assert repr((POD, patch)) == before
 
 
@@ -101,4 +101,4 @@ def test_a_patch_that_does_not_fit_is_named_with_its_place(spec, words):
 
 def test_the_whole_manifest_is_not_deleted():
     with pytest.raises(ConfigError, match="would leave nothing"):
-        merge(POD, {"$patch": "delete"}, "patch")
+        apply_patch(POD, {"$patch": "delete"}, "patch")

@@ -44,7 +44,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, namespace: str) -> Seen:
     for name, value in {
         "connect": lambda namespace: api,
         "own_pod": lambda api: POD,
-        "missing": lambda api, among: [],
+        "missing_permissions": lambda api, among: [],
         "model_output": lambda context: SimpleNamespace(existing=dict),
         "JobTarget": SimpleNamespace(of=lambda *words: TARGET),
         "Launcher": seen.launcher,

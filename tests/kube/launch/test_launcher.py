@@ -14,10 +14,10 @@ from steerlm_core.errors import StoreError
 from steerlm_core.kube.api.client import ClusterError
 from steerlm_core.kube.api.own_pod import Workflow
 from steerlm_core.kube.api.watch import Snapshot
-from steerlm_core.kube.job.diagnosis import Sight
+from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.kube.job.files import End, Outcome
 from steerlm_core.kube.job.spec import ITERATION, RUN, SPEC_HASH, STAGE
-from steerlm_core.kube.job.verdicts import TrainJobError
+from steerlm_core.kube.job.state import JobState
 from steerlm_core.kube.launch import launcher as launcher_module
 from steerlm_core.kube.launch import submit as submit_module
 from steerlm_core.kube.launch.launcher import Launcher
@@ -76,11 +76,11 @@ class View:
     def refresh(self) -> None:
         """Nothing to take note of."""
 
-    def sight(self) -> Sight:
+    def observed(self) -> JobState:
         if "gone" in self._end:
-            return Sight(None)
+            return JobState(None)
         seen = {"outcomes": [], "pods": [], **self._end}
-        return Sight(self._job | seen["conditions"], seen["pods"], outcomes=seen["outcomes"])
+        return JobState(self._job | seen["conditions"], seen["pods"], outcomes=seen["outcomes"])
 
 
 class Said:
@@ -105,7 +105,7 @@ def store(tmp_path: Path) -> RunStore:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1_000_000, 10))
-    monkeypatch.setattr(launcher_module, "JobView", View)
+    monkeypatch.setattr(launcher_module, "JobWatch", View)
     monkeypatch.setattr(launcher_module.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(submit_module.time, "sleep", lambda seconds: None)
 
@@ -323,7 +323,7 @@ def test_a_job_of_a_copy_of_the_run_is_left_alone(store: RunStore) -> None:
     assert list(api.jobs) == ["copy-0", "train-0"]
 
 
-class WatchedOnce:
+class InformerOnce:
     """A set that is read once: a Workflow is at work in the namespace `pipelines`, and nothing anywhere else."""
 
     failed = None
@@ -337,7 +337,7 @@ class WatchedOnce:
 
 
 def test_a_workflow_is_watched_where_it_is(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher_module, "Watched", WatchedOnce)
+    monkeypatch.setattr(launcher_module, "Informer", InformerOnce)
     api = FakeApi()
     launched(api, store, SUCCEEDED, workflow=Workflow("pipelines", {"name": "w", "uid": "u"}))
     assert list(api.jobs) == ["train-0"]
@@ -361,7 +361,7 @@ OURS, THEIRS = ({"kind": "Workflow", "name": uid, "uid": uid} for uid in ("ours"
 def test_a_terminated_run_deletes_its_own_job_and_no_other(
     store: RunStore, monkeypatch: pytest.MonkeyPatch, ours: bool, owners: list[Any] | None, left: list[str], words: str
 ) -> None:
-    class Terminated(WatchedOnce):
+    class Terminated(InformerOnce):
         """Is at work while its launcher submits, and terminated when it watches."""
 
         latest = property(lambda _: Snapshot(({"metadata": {}, "spec": {"shutdown": "Stop"}},) if api.jobs else ()))
@@ -378,7 +378,7 @@ def test_a_terminated_run_deletes_its_own_job_and_no_other(
         return job
 
     api = FakeApi()
-    monkeypatch.setattr(launcher_module, "Watched", Terminated)
+    monkeypatch.setattr(launcher_module, "Informer", Terminated)
     monkeypatch.setattr(launcher_module, "submit", submit)
     with pytest.raises(TrainJobError, match=words) as error:
         launched(api, store, {"conditions": {}}, workflow=Workflow("pipelines", OURS))

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from steerlm_core.kube.api.client import ClusterError, ForbiddenError
+from steerlm_core.kube.job.failure_classes import TrainJobError
 from steerlm_core.kube.job.spec import SPEC_HASH
-from steerlm_core.kube.job.verdicts import TrainJobError
 from steerlm_core.kube.launch import submit as submit_module
-from steerlm_core.kube.launch.submit import remove, submit
+from steerlm_core.kube.launch.submit import submit
 from tests.kube.fake_api import FakeApi
 
 WEBHOOK_DOWN = 'failed calling webhook "validator": connect: connection refused'
@@ -127,15 +127,26 @@ def test_a_server_that_has_just_started_and_knows_no_permissions_is_waited_for(m
     api.spoiled["POST"] = [denied, denied]
     found, _ = submitted(api, job(), seconds=86_400)
     assert found["metadata"]["uid"]
-    api, instants = FakeApi(), iter((0, 3600, 3605, 3610))  # the server starts after an hour in which a quota was full
-    monkeypatch.setattr(submit_module.time, "monotonic", lambda: next(instants))
+    now = 0.0
+    monkeypatch.setattr(submit_module.time, "monotonic", lambda: now)
+
+    def submitted_at(*instants: float) -> None:
+        """Each try is at the next of these instants."""
+        coming = iter(instants)
+
+        def check() -> None:
+            nonlocal now
+            now = next(coming)
+
+        submit(api, job(), 86_400, lambda words: None, check)
+
+    api = FakeApi()  # the server starts after an hour in which a quota was full
     api.spoiled["POST"] = [ForbiddenError("exceeded quota: q", 403), denied]
-    submitted(api, job(), seconds=86_400)
-    clock = iter(range(0, 1000, 50))
-    monkeypatch.setattr(submit_module.time, "monotonic", lambda: next(clock))
+    submitted_at(3600, 3605, 3610)
+    api = FakeApi()
     api.spoiled["POST"] = [denied] * 9
     with pytest.raises(TrainJobError) as raised:
-        submitted(api, job("other"), seconds=86_400)
+        submitted_at(*range(3650, 5000, 50))
     assert raised.value.kind == "forbidden"
 
 
@@ -158,7 +169,3 @@ def test_nobody_wants_the_job_any_more() -> None:
     with pytest.raises(UnwantedError):
         submit(api, job(), 60.0, lambda words: None, check)
     assert not api.calls
-
-
-def test_removing_a_job_that_is_gone_is_no_error() -> None:
-    assert remove(FakeApi(), "train-1", "uid", 1.0)

@@ -1,8 +1,6 @@
 """How a pod's end is named, and that its message arrives whole."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -16,9 +14,8 @@ from steerlm_core.errors import (
     StoreRefusedError,
 )
 from steerlm_core.kube.job.files import End, Outcome
-from steerlm_core.kube.pod import child
-from steerlm_core.kube.pod.outcome import done, failed, fitted, tell
-from steerlm_core.kube.pod.stop import Stop
+from steerlm_core.kube.pod.outcome import done, failed, shortened, write_outcome
+from steerlm_core.kube.pod.stop import StopRequest
 from steerlm_core.store import open_store
 from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
 
@@ -39,11 +36,11 @@ from steerlm_core.training.job import TrainingLostError, TrainingStoppedError
     ],
 )
 def test_each_error_has_its_class(error, end):
-    assert failed(0, error, Stop()).end is end
+    assert failed(0, error, StopRequest()).end is end
 
 
 def test_after_a_wish_to_stop_consequences_take_its_name_and_causes_keep_theirs():
-    stop = Stop()
+    stop = StopRequest()
     stop.ask(End.ORPHANED, "nobody watches")
     stop.ask(End.STOPPED, "too late")
     lost = failed(0, TrainingLostError("peer gone"), stop)
@@ -54,7 +51,7 @@ def test_after_a_wish_to_stop_consequences_take_its_name_and_causes_keep_theirs(
 
 @pytest.mark.parametrize("text", ["x" * 20_000, "ä" * 20_000, "\n" * 20_000, "short"])
 def test_a_termination_message_is_never_cut_by_kubernetes(text):
-    kept = fitted(done(0, f"begin {text} end"))
+    kept = shortened(done(0, f"begin {text} end"))
     assert len(kept.to_bytes()) <= 2048
     assert kept.message.startswith("begin")
     assert kept.message.endswith("end")
@@ -63,33 +60,10 @@ def test_a_termination_message_is_never_cut_by_kubernetes(text):
 
 def test_an_outcome_is_told_in_both_places_and_a_worker_that_is_done_has_nothing_to_tell(tmp_path):
     store = open_store(str(tmp_path / "run"))
-    tell(done(0, "x" * 9000), store, "job", tmp_path / "message")
+    write_outcome(done(0, "x" * 9000), store, "job", tmp_path / "message")
     assert json.loads((tmp_path / "message").read_text())["class"] == "done"
     assert len(Outcome.from_bytes(store.read("jobs/job/outcome.json"), "outcome").message) == 9000
-    tell(done(1, "x"), store, "job", tmp_path / "message")
+    write_outcome(done(1, "x"), store, "job", tmp_path / "message")
     assert not store.exists("jobs/job/outcome-1.json")
-    tell(failed(1, ConfigError("x"), Stop()), store, "job", tmp_path / "message")
+    write_outcome(failed(1, ConfigError("x"), StopRequest()), store, "job", tmp_path / "message")
     assert Outcome.from_bytes(store.read("jobs/job/outcome-1.json"), "outcome").end is End.USER_ERROR
-
-
-@pytest.mark.parametrize(
-    "text", ["low 0\nhigh 0\nmax 3\noom 2\noom_kill 2\n", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"]
-)
-def test_kills_are_read_from_either_version_of_the_cgroup(tmp_path, monkeypatch, text):
-    (tmp_path / "events").write_text(text)
-    monkeypatch.setattr(child, "_CGROUPS", (tmp_path / "none", tmp_path / "events"))
-    assert child.oom_kills() == 2
-
-
-def test_a_rank_that_runs_out_of_memory_says_so(tmp_path):
-    """A real allocation that cannot be made, where a rank would make it."""
-    script = (
-        "import sys; from pathlib import Path; from steerlm_core.training import launch, run\n"
-        "run.train = lambda job, report: bytearray(1 << 60)\n"
-        "sys.exit(launch._train_here(None, Path(sys.argv[1])))"
-    )
-    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
-    assert ended.returncode == 2
-    kind, message = json.loads((tmp_path / "error-0.json").read_text())
-    assert kind == "OutOfMemoryError"
-    assert "train.token_budget" in message

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from steerlm_core.kube.preflight.check import Check, State
-from steerlm_core.kube.preflight.doctor import examine, store
+from steerlm_core.kube.preflight.doctor import check_store, examine
 from steerlm_core.platform import ObjectStoreConfig, PlatformConfig
 from tests.services.kube_api import kube_api
 from tests.services.s3 import S3Server
@@ -101,7 +101,7 @@ def test_a_missing_queue_is_told_from_a_missing_kueue(server: dict[str, Any]) ->
 
 
 def test_a_store_that_pods_look_for_where_it_was_tried(s3: S3Server, bucket: str) -> None:
-    found = store(bucket, ObjectStoreConfig(endpoint=f"{s3.endpoint}/"))
+    found = check_store(bucket, ObjectStoreConfig(endpoint=f"{s3.endpoint}/"))
     assert (found.state, found.found) == (
         State.OK,
         f"{bucket} can be written to from here, at {s3.endpoint}, and honours conditional puts",
@@ -112,7 +112,7 @@ def test_a_store_that_pods_look_for_where_it_was_tried(s3: S3Server, bucket: str
 def test_a_store_that_pods_look_for_elsewhere_is_unknown(
     s3: S3Server, bucket: str, endpoint: str | None, named: str
 ) -> None:
-    found = store(bucket, ObjectStoreConfig(endpoint=endpoint))
+    found = check_store(bucket, ObjectStoreConfig(endpoint=endpoint))
     assert found.state is State.UNKNOWN
     assert f"at {s3.endpoint}" in found.found
     assert f"pods ask {named} (object_store.endpoint), which was not tried" in found.found
@@ -135,14 +135,14 @@ def test_a_certificate_that_pods_check_otherwise_is_unknown(
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     if bundle:
         monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
-    found = store("s3://bucket/run", ObjectStoreConfig(endpoint="https://s3.example", ca_config_map=config_map))
+    found = check_store("s3://bucket/run", ObjectStoreConfig(endpoint="https://s3.example", ca_config_map=config_map))
     assert found.state is (State.UNKNOWN if words else State.OK)
     assert words in found.found
 
 
 def test_settings_that_no_client_takes_are_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEERLM_S3_ADDRESSING", "vitrual")
-    found = store("s3://bucket/run", ObjectStoreConfig())
+    found = check_store("s3://bucket/run", ObjectStoreConfig())
     assert (found.state, "vitrual" in found.found) == (State.FAILED, True)
 
 
@@ -151,4 +151,4 @@ def test_aws_is_aws(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     monkeypatch.setattr("steerlm_core.store.probe.probe", lambda store: None)
     monkeypatch.setattr("steerlm_core.store.s3.endpoint", lambda: f"https://{host}")
-    assert store("s3://bucket/run", ObjectStoreConfig()).state is State.OK
+    assert check_store("s3://bucket/run", ObjectStoreConfig()).state is State.OK

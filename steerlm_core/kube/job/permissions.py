@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+import tenacity
+
 from steerlm_core.kube.api.client import KubeApi, patiently
 from steerlm_core.kube.api.paths import JOB_GROUP
+from steerlm_core.retry import retry_for
 
 _PATIENCE_SECONDS = 60.0
-_ASK_AGAIN = (0.0, 1.0, 3.0)
+_DENIED_SECONDS = 4.0
+_PAUSES = tenacity.wait_chain(tenacity.wait_fixed(1.0), tenacity.wait_fixed(3.0))
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,17 @@ class Permission:
     subresource: str = ""
 
     @property
-    def of(self) -> str:
+    def role_resource(self) -> str:
         """Resource and subresource, as in a Role."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
     def __str__(self) -> str:
         """In words."""
-        return f"{self.verb} {self.of}"
+        return f"{self.verb} {self.role_resource}"
 
     def held(self, api: KubeApi) -> bool:
         """Whether we hold it."""
-        return api.may(self.verb, self.resource, self.group, self.subresource)
+        return api.can_i(self.verb, self.resource, self.group, self.subresource)
 
 
 NEEDED = (
@@ -55,12 +59,19 @@ WANTED = (
 OF_WORKFLOWS = tuple(Permission(verb, "workflows", "argoproj.io") for verb in ("get", "list", "watch"))
 
 
-def missing(api: KubeApi, among: tuple[Permission, ...]) -> list[Permission]:
+def missing_permissions(api: KubeApi, among: tuple[Permission, ...]) -> list[Permission]:
     """Return those that we do not hold; asked again, as a server that has just started knows none."""
     lacking = list(among)
-    for wait in _ASK_AGAIN:
-        time.sleep(wait)
-        lacking = [one for one in lacking if not patiently(partial(one.held, api), _PATIENCE_SECONDS)]
-        if not lacking:
-            break
+
+    def ask() -> None:
+        lacking[:] = [one for one in lacking if not patiently(partial(one.held, api), _PATIENCE_SECONDS)]
+        if lacking:
+            raise _LackingError
+
+    with suppress(_LackingError):
+        retry_for(_DENIED_SECONDS, ask, lambda error, _: isinstance(error, _LackingError), _PAUSES)
     return lacking
+
+
+class _LackingError(Exception):
+    pass

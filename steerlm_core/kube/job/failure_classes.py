@@ -16,16 +16,16 @@ RETRIED = frozenset(
 )  # fmt: skip
 
 # Of several reasons the first in this order is told: a broken peer is the consequence of what another pod died of.
-TELLING = (
+PRECEDENCE = (
     "user_error", "non_finite", "out_of_memory", "image", "configuration", "deadline", "lost_node", "preempted",
     "evicted", "pod_deleted", "store_unreachable", "orphaned", "retryable", "stopped", "killed", "failed",
 )  # fmt: skip
-WEAK = frozenset({"retryable", "stopped", "killed", "failed"})
+INCONCLUSIVE = frozenset({"retryable", "stopped", "killed", "failed"})
 
 _LOGS = layout.job_logs("<job>")
 
 # What pods say of themselves (user_error, non_finite, out_of_memory) names its way out already.
-WAYS_OUT = {
+REMEDIES = {
     "api_unreachable": "Look at the API server, and at the training-operator: every create passes its webhook.",
     "configuration": "Repair what is named (a secret, a config map, a command), then run again.",
     "evicted": "See what the node was short of, and ask for all that the pods use (train_job.resources).",
@@ -71,8 +71,8 @@ class TrainJobError(SteerLMError):
         self.kind = self.reason = kind
 
 
-def in_words(kind: str, job: str, seen: str, log: str = "") -> str:
+def failure_message(kind: str, job: str, seen: str, log: str = "") -> str:
     """Put a verdict into words: the job, the class, what was seen, the way out, and the log's last lines."""
     tail = log.rstrip().splitlines()[-15:]
-    lines = [f"job {job}: {kind}: {seen.rstrip('.')}. {WAYS_OUT.get(kind, '')}".rstrip()]
+    lines = [f"job {job}: {kind}: {seen.rstrip('.')}. {REMEDIES.get(kind, '')}".rstrip()]
     return "\n".join([*lines, *(["The last lines of its log:"] if tail else []), *(f"  {line}" for line in tail)])

@@ -9,8 +9,8 @@ import pytest
 
 from steerlm_core.kube.api.client import ForbiddenError
 from steerlm_core.kube.api.watch import Snapshot
-from steerlm_core.kube.launch import view as view_module
-from steerlm_core.kube.launch.view import JobView
+from steerlm_core.kube.launch import job_watch as job_watch_module
+from steerlm_core.kube.launch.job_watch import JobWatch
 from tests.kube.fake_api import FakeApi
 
 JOB = {
@@ -32,7 +32,7 @@ def pod(uid: str, owner: str = "new") -> dict[str, Any]:
 
 
 class Seen:
-    """Stands for a watched set, a pulse and a followed log."""
+    """Stands for an informer, the heartbeat and a followed log."""
 
     listed: ClassVar[dict[str, list[Any]]]
     followed: ClassVar[list[str]]
@@ -53,44 +53,44 @@ class Seen:
 
 
 @pytest.fixture
-def view(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobView]:
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobWatch]:
     Seen.listed, Seen.followed = {"pytorchjobs": [JOB], "pods": []}, []
-    for name in ("Watched", "Pulse", "MasterLog"):
-        monkeypatch.setattr(view_module, name, Seen)
-    with JobView(FakeApi(), None, JOB, "me", 1.0) as found:  # type: ignore[arg-type]
+    for name in ("Informer", "HeartbeatExchange", "MasterLog"):
+        monkeypatch.setattr(job_watch_module, name, Seen)
+    with JobWatch(FakeApi(), None, JOB, "me", 1.0) as found:  # type: ignore[arg-type]
         yield found
 
 
-def test_pods_of_an_earlier_job_of_the_same_name_are_not_seen(view: JobView) -> None:
+def test_pods_of_an_earlier_job_of_the_same_name_are_not_seen(watch: JobWatch) -> None:
     """A run that was terminated and started again at once has the same name while the old pods end."""
     Seen.listed["pods"] = [pod("a", owner="old") | {"status": {"phase": "Failed"}}]
-    view.refresh()
-    assert view.pods == ()
+    watch.refresh()
+    assert watch.pods == ()
     Seen.listed["pods"].append(pod("b"))
-    view.refresh()
-    sight = view.sight()
-    assert sight is not None
-    assert [found["metadata"]["uid"] for found in sight.pods] == ["b"]
-    assert sight.uids == {"train-0-master-0": "b"}
+    watch.refresh()
+    observed = watch.observed()
+    assert observed is not None
+    assert [found["metadata"]["uid"] for found in observed.pods] == ["b"]
+    assert observed.first_uids == {"train-0-master-0": "b"}
 
 
-def test_the_log_of_the_master_that_comes_after_a_suspension_is_followed(view: JobView) -> None:
+def test_the_log_of_the_master_that_comes_after_a_suspension_is_followed(watch: JobWatch) -> None:
     Seen.listed["pods"] = [pod("a")]
-    view.refresh()
-    view.refresh()
+    watch.refresh()
+    watch.refresh()
     Seen.listed["pods"] = [pod("b")]
-    view.refresh()
+    watch.refresh()
     assert Seen.followed == ["follow 0", "close", "follow 2"]
 
 
-def test_events_that_were_refused_once_are_asked_for_again(view: JobView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_that_were_refused_once_are_asked_for_again(watch: JobWatch, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that has just started knows no permissions."""
-    api = view._api
+    api = watch._api
     assert isinstance(api, FakeApi)
-    monkeypatch.setattr(view_module, "_EVENT_SECONDS", 0.0)
+    monkeypatch.setattr(job_watch_module, "_EVENT_SECONDS", 0.0)
     api.spoiled["GET"] = [ForbiddenError("no", 403)]
-    view.refresh()
-    assert view.sight().events is None  # type: ignore[union-attr]
+    watch.refresh()
+    assert watch.observed().events is None  # type: ignore[union-attr]
     monkeypatch.setattr(FakeApi, "_act", lambda *_: {"items": []})
-    view.refresh()
-    assert view.sight().events == []  # type: ignore[union-attr]
+    watch.refresh()
+    assert watch.observed().events == []  # type: ignore[union-attr]

@@ -12,16 +12,17 @@ from pathlib import Path
 from types import TracebackType
 
 from steerlm_core.errors import OutOfMemoryError
-from steerlm_core.kube.pod.stop import Stop
+from steerlm_core.kube.pod.stop import StopRequest
+from steerlm_core.processes import end_with_parent
 from steerlm_core.training.job import TrainingLostError, TrainJob, TrainReport, TrainResult
-from steerlm_core.training.launch import MODULE, end_with_parent, torchrun_command, torchrun_environment, write_job
+from steerlm_core.training.launch import MODULE, torchrun_command, torchrun_environment, write_job
 from steerlm_core.training.supervise import LAST_LINES, read_failure, read_result, supervise
 
 # Of the container's own cgroup, version 2 and version 1; both have a line `oom_kill <count>`.
 _CGROUPS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 
-def train_node(job: TrainJob, leads: bool, stop: Stop, report: TrainReport) -> TrainResult | None:
+def train_node(job: TrainJob, leads: bool, stop: StopRequest, report: TrainReport) -> TrainResult | None:
     """Run this node's ranks to their end.
 
     Args:
@@ -64,12 +65,12 @@ def oom_kills() -> int:
     return 0
 
 
-def node(environment: Mapping[str, str]) -> int:
+def node_rank(environment: Mapping[str, str]) -> int:
     """Return the rank of this node, by the environment that the operator makes."""
     return int(environment.get("PET_NODE_RANK", "0"))
 
 
-def world(environment: Mapping[str, str]) -> int:
+def world_size(environment: Mapping[str, str]) -> int:
     """Return the number of ranks of all nodes."""
     return int(environment.get("PET_NNODES", "1")) * int(environment.get("PET_NPROC_PER_NODE", "1"))
 

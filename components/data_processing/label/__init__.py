@@ -1,1 +1,0 @@
-from components.data_processing.label.component import label as label

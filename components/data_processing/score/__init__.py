@@ -1,0 +1,1 @@
+from components.data_processing.score.component import score as score

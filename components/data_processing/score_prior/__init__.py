@@ -1,1 +1,0 @@
-from components.data_processing.score_prior.component import score_prior as score_prior
