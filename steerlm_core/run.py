@@ -109,12 +109,12 @@ class Run:
         context = StepContext(
             run_id=self.run_id,
             config=self.config,
-            store=self.store,
+            store=self.store.telling(events.progress),
             events=events,
             models=self._models,
             scratch=self._scratch.path,
             train_backend=self.train_backend,
-            fetch=Inputs(self._scratch.path).fetch,
+            fetch=Inputs(self._scratch.path, progress=events.progress).fetch,
         )
         if iteration is None:
             return context
@@ -201,12 +201,17 @@ def base_of(described: Mapping[str, Any]) -> RunStore | None:
     return None if base_root is None else open_store(absolute_root(base_root))
 
 
-def _create(store: RunStore, config: RunConfig, origin: Mapping[str, Any]) -> None:
-    """Write `run.json`, once everything that the user gave has been looked at."""
+def check_given(config: RunConfig) -> list[str]:
+    """Check everything that the user gave, and bring nothing large here for it; see `prepare.preflight`."""
     from steerlm_core.steps.prepare import preflight
 
     with tempfile.TemporaryDirectory(prefix="steerlm-") as scratch:
-        preflight(config, Inputs(Path(scratch), weights=False).fetch)
+        return preflight(config, Inputs(Path(scratch), weights=False).fetch)
+
+
+def _create(store: RunStore, config: RunConfig, origin: Mapping[str, Any]) -> None:
+    """Write `run.json`, once everything that the user gave has been looked at."""
+    check_given(config)
     probe(store)
     store.create(layout.RUN, seal(_describe(config, origin)))
 

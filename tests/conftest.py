@@ -61,6 +61,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Reference of a tiny model in a Python package."""
+    from tests.packaged import write_package
+
+    return write_package(tmp_path / "packages", monkeypatch)
+
+
+@pytest.fixture
 def steerlm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Steerlm:
     """Runs a command: `steerlm("status", root)`."""
     return steerlm_in_process(monkeypatch, capsys)

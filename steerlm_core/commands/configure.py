@@ -46,16 +46,13 @@ def example_text(example: Example) -> str:
 
 def validate(config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")]) -> None:
     """Explain what is wrong with a configuration, its prompts and its models; trains nothing."""
-    from steerlm_core.commands.checks import check_data, check_models
     from steerlm_core.config import load_config
+    from steerlm_core.run import check_given
 
     found = load_config(config)
-    for line in check_data(found):
+    for line in check_given(found):
         typer.echo(f"warning: skipped {line}", err=True)
-    checked = check_models(found)
     pairs = f"{found.prompts.train} training and {found.prompts.held_out} held-out pairs"
     names = ", ".join(found.attribute_names)
     typer.echo(f"{config}: fine. Attributes {names}; {pairs}; {found.generate.candidates} candidates each.")
-    if not checked:
-        typer.echo("The embedded model is made when the run starts; prompts are checked against its context then.")
     typer.echo(f"Next: steerlm run {config}")

@@ -158,7 +158,7 @@ app.command()(status)
 
 def _checked(config: Path | None, uri: str | None, check: bool) -> RunConfig | None:
     """Load and check the configuration as `steerlm validate` does; None where only its address is given."""
-    from steerlm_core.commands.checks import check_data, check_models
+    from steerlm_core.run import check_given
 
     if (config is None) == (uri is None):
         raise ConfigError("give a configuration: one of CONFIG and --config-uri.")
@@ -166,9 +166,8 @@ def _checked(config: Path | None, uri: str | None, check: bool) -> RunConfig | N
         return None
     found = load_config(config)
     if check:
-        for line in check_data(found):
+        for line in check_given(found):
             typer.echo(f"warning: skipped {line}", err=True)
-        check_models(found)
     _warn_of_files(found)
     return found
 

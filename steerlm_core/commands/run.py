@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,6 @@ from steerlm_core.errors import ConfigError
 from steerlm_core.platform import FILE as PLATFORM_FILE
 
 if TYPE_CHECKING:
-    from steerlm_core.observe.display import Display
     from steerlm_core.run import Run
     from steerlm_core.store.run_store import RunStore
 
@@ -82,14 +81,12 @@ def run(
     display: Shown = DisplayMode.AUTO,
 ) -> None:
     """Run the loop until it stops by itself, and say why it did."""
-    from steerlm_core.commands.checks import check_data
     from steerlm_core.store import open_store
 
     options = Options(max_iterations, backend, platform, display)
     if runner is Runner.KFP_LOCAL:
         _refuse_unheard(options)
     given = _override(load_config(config), str(config), seed=seed, max_iterations=max_iterations)
-    check_data(given)
     where = root or layout.run_below(f"{given.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     work(open_store(where), given, runner, options)
 
@@ -187,26 +184,13 @@ def _resumable(store: RunStore) -> Iterator[None]:
 def _run_here(store: RunStore, config: RunConfig | None, options: Options) -> tuple[Run, dict[str, Any]]:
     """Run the loop in this process, under a display; returns how it ended."""
     from steerlm_core.observe.display import make_display
+    from steerlm_core.observe.events import EventLog
     from steerlm_core.run import open_or_create_run
     from steerlm_core.runtime import at_work, run_loop
 
     with make_display(options.display.value) as display:
-        if config is not None and "://" not in config.models.prior and not store.exists(layout.RUN):
-            _make_base_model(config, display)
-        run = open_or_create_run(store, config)
+        # There is no run yet whose events could tell it.
+        with EventLog(config.name, None, [display]).step("begin") if config else nullcontext():
+            run = open_or_create_run(store, config)
         with at_work(run, display, options.backend and options.backend.value, options.platform) as working:
             return working, run_loop(working, options.max_iterations)
-
-
-def _make_base_model(config: RunConfig, display: Display) -> None:
-    """Have the prior ready in the cache before the run exists, in sight of the user: it can take a minute."""
-    import torch
-
-    from steerlm_core.models.loading import resolve_model
-    from steerlm_core.observe.events import EventLog
-
-    torch.set_num_threads(config.runtime.threads or os.cpu_count() or 1)
-    with EventLog(config.name, None, [display]).step("base model") as events:
-        resolve_model(
-            config.models.prior, config.seed, "models.prior", lambda done, total: events.progress(done, total, "steps")
-        )

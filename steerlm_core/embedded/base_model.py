@@ -12,7 +12,6 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +22,9 @@ from steerlm_core.config import PromptFormat
 from steerlm_core.embedded.annotated import PRETRAINING, PRETRAINING_VALIDATION
 from steerlm_core.embedded.stories import Story, write_stories
 from steerlm_core.embedded.tokenizer import train_tokenizer
-from steerlm_core.models.loading import cache_home
+from steerlm_core.models.loading import EMBEDDED, cache_home
+from steerlm_core.models.outline import Outline, read_outline
+from steerlm_core.progress import Progress, unheard
 from steerlm_core.prompts import prompt_ids
 from steerlm_core.training.supervised import Example, Trainer, batches, cosine, validation_loss
 
@@ -52,7 +53,7 @@ class BaseConfig:
 def base_model(
     seed: int,
     cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = unheard,
     config: BaseConfig | None = None,
 ) -> Path:
     """Return the folder of the embedded base model, training it first unless the cache holds it.
@@ -60,11 +61,11 @@ def base_model(
     Args:
         seed: Seed of corpus, initial weights and order.
         cache: Root of the cache; default $STEERLM_CACHE or ~/.cache/steerlm.
-        progress: Called with (steps done, steps of all).
+        progress: Told how many steps are done.
         config: Size and training; tests make smaller ones.
     """
     config = config or BaseConfig()
-    folder = (cache or cache_home()) / "stories" / _key(seed, config)
+    folder = _folder(seed, cache, config)
     if not (folder / INFO_FILE).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
@@ -74,6 +75,26 @@ def base_model(
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def base_outline(seed: int, cache: Path | None = None, config: BaseConfig | None = None) -> Outline:
+    """Return the outline of the embedded base model: its tokenizer takes seconds where its weights take a minute.
+
+    Args:
+        seed: As for `base_model`.
+        cache: As for `base_model`; nothing is written to it.
+        config: As for `base_model`.
+    """
+    config = config or BaseConfig()
+    folder = _folder(seed, cache, config)
+    if (folder / INFO_FILE).is_file():
+        return read_outline(folder, EMBEDDED)
+    tokenizer = train_tokenizer(write_stories(config.stories, seed, PRETRAINING))
+    return Outline(EMBEDDED, tokenizer, config.context)
+
+
+def _folder(seed: int, cache: Path | None, config: BaseConfig) -> Path:
+    return (cache or cache_home()) / "stories" / _key(seed, config)
 
 
 def _key(seed: int, config: BaseConfig) -> str:
@@ -92,7 +113,7 @@ def _publish(scratch: Path, folder: Path) -> None:
             raise
 
 
-def _pretrain(seed: int, config: BaseConfig, folder: Path, progress: Callable[[int, int], None] | None) -> None:
+def _pretrain(seed: int, config: BaseConfig, folder: Path, progress: Progress) -> None:
     stories = write_stories(config.stories, seed, PRETRAINING)
     tokenizer = train_tokenizer(stories)
     examples = _examples(stories, tokenizer)
@@ -102,8 +123,7 @@ def _pretrain(seed: int, config: BaseConfig, folder: Path, progress: Callable[[i
     total = math.ceil(len(examples) / config.batch)
     for step, batch in enumerate(batches(examples, config.batch, seed, epoch=0)):
         trainer.step(batch, cosine(step / total, config.final_rate))
-        if progress:
-            progress(step + 1, total)
+        progress(step + 1, total, "steps")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     info = {**asdict(config), "seed": seed, "validation_loss": validation_loss(model, held_out)}

@@ -27,6 +27,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from steerlm_core import layout
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.errors import ModelError, PromptTooLongError
+from steerlm_core.progress import Tell, unheard
 from steerlm_core.steering import spearman
 
 _HEAD_FILE = "head.safetensors"
@@ -128,18 +129,25 @@ class AttributeModel(nn.Module):
         return levels
 
     @torch.no_grad()
-    def predict(self, prompts: Sequence[str], responses: Sequence[str], batch: int = 64) -> Tensor:
+    def predict(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str],
+        batch: int = 64,
+        progress: Tell = unheard,
+    ) -> Tensor:
         """Predict the levels of responses.
 
         Args:
             prompts: The user's text of each.
             responses: The text of each.
             batch: Texts in a forward pass; they are sorted by length first.
+            progress: Told how many texts are done.
 
         Returns:
             Levels [B, A], float32 on the CPU, unclamped, in the order given.
         """
-        return run_sorted(self.encode(prompts, responses), self, len(self.attributes), batch)
+        return run_sorted(self.encode(prompts, responses), self, len(self.attributes), batch, progress)
 
     def save(self, folder: Path) -> None:
         """Write the model to a folder."""
@@ -195,13 +203,20 @@ def attribute_model_from_trunk(folder: str | Path, attributes: Sequence[Attribut
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run_sorted(pairs: Sequence[Pair], function: Callable[[Sequence[Pair]], Tensor], width: int, batch: int) -> Tensor:
+def run_sorted(
+    pairs: Sequence[Pair],
+    function: Callable[[Sequence[Pair]], Tensor],
+    width: int,
+    batch: int,
+    progress: Tell = unheard,
+) -> Tensor:
     """Apply a function of tokenised pairs batch by batch, longest first, and restore the order: [B, width]."""
     order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
     out = torch.zeros(len(pairs), width)
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         out[rows] = function([pairs[i] for i in rows]).float().cpu()
+        progress(start + len(rows), len(order))
     return out
 
 

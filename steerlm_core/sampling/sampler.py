@@ -8,7 +8,7 @@ distribution at the stream's t-th uniform. How the work is cut into batches does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from steerlm_core.config import GenerateConfig, digest
 from steerlm_core.models.distribution import filtered_log_probs
+from steerlm_core.progress import Tell, unheard
 
 _KEEP_SHARE = 0.75  # rows are thrown out of the batch when fewer than this share still runs
 
@@ -56,7 +57,7 @@ def sample(
     draws: Sequence[Draw],
     config: GenerateConfig,
     end_id: int,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Tell = unheard,
 ) -> list[Sample]:
     """Sample one response a draw, in order.
 
@@ -65,12 +66,17 @@ def sample(
         draws: What to sample; neighbours that share a prompt share its prefill.
         config: Length limit, temperature, top-k and top-p, batch.
         end_id: The end token.
-        progress: Called with the number of draws done so far.
+        progress: Told how many draws are done; of the batch at work, as many as its responses are long so far.
     """
     samples: list[Sample] = []
+
+    def tell_share(tokens: int, most: int) -> None:
+        size = min(config.batch, len(draws) - len(samples))
+        progress(len(samples) + size * tokens // most, len(draws))
+
     for start in range(0, len(draws), config.batch):
-        samples += _Batch(model, draws[start : start + config.batch], config, end_id).run()
-        progress(len(samples))
+        samples += _Batch(model, draws[start : start + config.batch], config, end_id).run(tell_share)
+        progress(len(samples), len(draws))
     return samples
 
 
@@ -91,9 +97,11 @@ class _Batch:
         )  # [B, T]
         self._cache: Any = DynamicCache()
 
-    def run(self) -> list[Sample]:
+    def run(self, tell: Tell) -> list[Sample]:
+        """Decode until every row has ended; `tell` hears how many tokens of the most are decoded."""
         logits, mask = self._prefill()
         for step in range(self._config.max_new_tokens):
+            tell(step, self._config.max_new_tokens)
             tokens = self._choose(logits, step)  # [B]
             running = np.array([not self._samples[number].complete for number in self._rows])
             if step + 1 == self._config.max_new_tokens or not running.any():

@@ -137,7 +137,7 @@ def _from_prior(context: StepContext, count: int) -> list[AnnotatedText]:
     draws = [Draw(ids[p], noise_key(config.seed, _PRIOR_DRAW, p, i)) for i, p in enumerate(prompts)]
     plain = GenerateConfig(max_new_tokens=config.generate.max_new_tokens, batch=config.generate.batch)
     end = end_token_id(tokenizer, "models.prior")
-    samples = sample(model, draws, plain, end, lambda done: context.events.progress(done, count, "texts"))
+    samples = sample(model, draws, plain, end, lambda done, of: context.events.progress(done, of, "texts"))
     keep = config.generate.truncated == "keep"
     kept = [(p, drawn) for p, drawn in zip(prompts, samples, strict=True) if drawn.complete or keep]
     if len(kept) < 2 * len(ROLES):

@@ -37,7 +37,7 @@ def run(context: StepContext) -> Manifest:
         validation=validation,
         output=folder,
         seed=config.seed,
-        progress=lambda done, total: context.events.progress(done, total, "epochs"),
+        progress=context.events.progress,
     )
     output.write_folder(folder)
     return output.commit(

@@ -17,13 +17,14 @@ import pyarrow as pa
 
 from steerlm_core import layout
 from steerlm_core.errors import ForeignOutputError, RunStateError, SteerLMError
+from steerlm_core.progress import Tell
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.store.manifest import Manifest, Part
 from steerlm_core.store.sealed import seal
 
 Numbers = dict[str, Any]
-Work = Callable[[Part, pa.Table], tuple[pa.Table, Numbers]]
+Work = Callable[[Part, pa.Table, Tell], tuple[pa.Table, Numbers]]
 
 
 def run_by_part(
@@ -41,7 +42,7 @@ def run_by_part(
         output: Where it goes.
         parts: The parts to read, in order.
         unit: What a row of them is, for the display.
-        work: Makes a part's table and numbers.
+        work: Makes a part's table and numbers; a part may take minutes, so it tells how far it is.
         summarise: Makes the manifest's metrics of the parts' numbers, in order; may raise to refuse the whole.
 
     Returns:
@@ -52,7 +53,7 @@ def run_by_part(
     for number in mine:
         if _record(context, output, number) is None:
             part = parts[number]
-            table, numbers = work(part, context.store.read_table(part))
+            table, numbers = work(part, context.store.read_table(part), within(context, part, done, total, unit))
             _write(context, output, number, table, part.split, numbers)
         done += parts[number].rows
         context.events.progress(done, total, unit)
@@ -69,6 +70,11 @@ def run_by_part(
     manifest = output.commit(**metrics)
     context.store.delete(keys)
     return manifest
+
+
+def within(context: StepContext, part: Part, before: int, total: int, unit: str) -> Tell:
+    """Return what turns the progress within a part into that of the step, `before` of whose rows are done."""
+    return lambda done, of: context.events.progress(before + part.rows * done // of, total, unit)
 
 
 def _write(context: StepContext, output: Output, number: int, table: pa.Table, split: str, numbers: Numbers) -> None:

@@ -25,6 +25,7 @@ from steerlm_core.models.scoring import response_log_probs
 from steerlm_core.objective import baseline_log_weights, distance, reference_distance, retained_mass
 from steerlm_core.schemas import EVALUATION
 from steerlm_core.steering import level_counts, steering_table
+from steerlm_core.steps.by_part import within
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.steps.rows import Row
@@ -89,7 +90,13 @@ def _score(context: StepContext, folder: Any) -> Iterator[list[Row]]:
     for part, table in context.tables(weighed, ["held_out"]):
         groups = table.to_pylist()
         tokens = [TokenGroup(tuple(g["prompt_ids"]), tuple(tuple(ids) for ids in g["responses"])) for g in groups]
-        scores = response_log_probs(model, tokens, token_budget=config.train.token_budget, layout=config.train.layout)
+        scores = response_log_probs(
+            model,
+            tokens,
+            token_budget=config.train.token_budget,
+            layout=config.train.layout,
+            progress=within(context, part, done, total, "groups"),
+        )
         for group, scored in zip(groups, scores, strict=True):
             group["log_p"] = scored.sums[:, 0].tolist()
         done += part.rows

@@ -22,6 +22,7 @@ from steerlm_core.models.distribution import Sampling
 from steerlm_core.models.groups import TokenGroup
 from steerlm_core.models.loading import end_token_id
 from steerlm_core.models.scoring import response_log_probs
+from steerlm_core.progress import Tell
 from steerlm_core.sampling.sampler import Draw, Sample, noise_key, sample
 from steerlm_core.schemas import CANDIDATES
 from steerlm_core.steps.by_part import Numbers, run_by_part
@@ -67,9 +68,10 @@ def run(context: StepContext) -> Manifest | None:
     folder = context.store.local_folder(policy)
     model, tokenizer = context.models.causal_lm(folder, config.models.dtype), context.models.tokenizer(folder)
 
-    def work(part: Part, table: pa.Table) -> tuple[pa.Table, Numbers]:
+    def work(part: Part, table: pa.Table, tell: Tell) -> tuple[pa.Table, Numbers]:
         drift = Drift()
-        rows = list(_rows(model, tokenizer, _sample_part(context, model, tokenizer, table, part.split), config, drift))
+        groups = _sample_part(context, model, tokenizer, table, part.split, tell)
+        rows = list(_rows(model, tokenizer, groups, config, drift))
         truncated = sum(row["finish_reason"] == "length" for row in rows)
         numbers = {"candidates": len(rows), "truncated": truncated, "split": part.split, **drift.sums()}
         return pa.Table.from_pylist(rows, CANDIDATES), numbers
@@ -86,20 +88,32 @@ def run(context: StepContext) -> Manifest | None:
 
 
 def _sample_part(
-    context: StepContext, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table: pa.Table, split: str
+    context: StepContext,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    table: pa.Table,
+    split: str,
+    tell: Tell,
 ) -> list[_Group]:
     """Sample N candidates a group; held-out groups go on until N are complete."""
     settings = context.config.generate
     groups = [_Group(row, []) for row in table.to_pylist()]
     wanted = {group.row["group_id"]: settings.candidates for group in groups}
+    end = end_token_id(tokenizer, "models.policy")
     while any(wanted.values()):
         draws = [_draw(context, group, i) for group in groups for i in range(wanted[group.row["group_id"]])]
-        samples = iter(sample(model, draws, settings, end_token_id(tokenizer, "models.policy")))
+        made = sum(len(group.samples) for group in groups)
+        samples = iter(sample(model, draws, settings, end, _beyond(made, tell)))
         for group in groups:
             group.samples += [next(samples) for _ in range(wanted[group.row["group_id"]])]
         again = split == "held_out" and settings.truncated == "drop"
         wanted = {g.row["group_id"]: g.missing(settings.candidates) if again else 0 for g in groups}
     return groups
+
+
+def _beyond(made: int, tell: Tell) -> Tell:
+    """Count further draws on top of those made."""
+    return lambda done, of: tell(made + done, made + of)
 
 
 def _draw(context: StepContext, group: _Group, offset: int) -> Draw:

@@ -13,6 +13,7 @@ from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.likelihood import log_likelihood
 from steerlm_core.models.attribute_model import AttributeModel
+from steerlm_core.progress import Tell
 from steerlm_core.raters import measure
 from steerlm_core.schemas import LABELS
 from steerlm_core.steps.by_part import Numbers, run_by_part
@@ -41,15 +42,15 @@ def run(context: StepContext) -> Manifest | None:
         return done
     model = context.models.attribute_model(context.store.local_folder(attribute))
 
-    def work(part: Part, table: pa.Table) -> tuple[pa.Table, Numbers]:
-        return _label(table, model, config), {}
+    def work(part: Part, table: pa.Table, tell: Tell) -> tuple[pa.Table, Numbers]:
+        return _label(table, model, config, tell), {}
 
     return run_by_part(context, output, candidates.parts, "texts", work)
 
 
-def _label(table: pa.Table, model: AttributeModel, config: RunConfig) -> pa.Table:
-    texts = table["text"].to_pylist()
-    predicted = model.predict(table["prompt"].to_pylist(), texts, config.label.batch)  # [B, A]
+def _label(table: pa.Table, model: AttributeModel, config: RunConfig, tell: Tell) -> pa.Table:
+    prompts, texts = table["prompt"].to_pylist(), table["text"].to_pylist()
+    predicted = model.predict(prompts, texts, config.label.batch, tell)  # [B, A]
     log_p_attr = target_log_likelihood(predicted, [dict(t) for t in table["target"].to_pylist()], model, config)
     columns = {
         "group_id": table["group_id"],

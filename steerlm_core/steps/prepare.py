@@ -4,98 +4,112 @@
     prior ─► models/prior    attribute model ─► models/attribute    SteerLM v1 ─► models/policy-0
 
 Everything that can be wrong with what the user gave is found by `preflight`, before the first
-write.
+write. It needs no weights: those are made, unpacked or fetched by the step alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import AutoTokenizer
 
 from steerlm_core import layout
 from steerlm_core.config import RunConfig, digest, local_path
-from steerlm_core.models.loading import check_same_vocabulary, context_length, end_token_id, resolve_model
+from steerlm_core.models.loading import end_token_id, resolve_model
+from steerlm_core.models.outline import Outline, check_same_vocabulary, outline_model, read_outline
+from steerlm_core.progress import Progress, unheard
 from steerlm_core.raters import check_raters
 from steerlm_core.steps import annotate, bootstrap, train_attribute_model
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
-from steerlm_core.steps.prompt_set import draw_pairs, read_prompts, tokenise
+from steerlm_core.steps.prompt_set import Pair, draw_pairs, read_prompts, tokenise
 from steerlm_core.store.manifest import Manifest
 
 
-@dataclass(frozen=True)
-class Preflight:
-    """What preflight found: ready to be written."""
-
-    prompts: pa.Table
-    prior: Path
-    warnings: list[str]
-
-
-def preflight(config: RunConfig, fetch: Callable[[str], Path] = local_path) -> Preflight:
-    """Check everything that the user gave, without writing to the run.
+def preflight(config: RunConfig, fetch: Callable[[str], Path] = local_path) -> list[str]:
+    """Check everything that the user gave, without writing anything and without the models' weights.
 
     Args:
         config: The configuration.
         fetch: Brings a file or a folder here that lies elsewhere.
 
+    Returns:
+        What is wrong with the prompt lines that are left out.
+
     Raises:
         SteerLMError: Of the kind that fits, with the place and the way out.
     """
-    check_raters(config.raters)
-    prompts, skipped = read_prompts(config, fetch)
-    pairs = draw_pairs(prompts, config)
-    annotate.check_source(config, fetch)
-    prior = resolve_model(config.models.prior, config.seed, "models.prior", fetch=fetch)
-    tokenizer = AutoTokenizer.from_pretrained(prior)
-    end_token_id(tokenizer, "models.prior")
-    if config.models.policy is not None:
-        policy = resolve_model(config.models.policy, config.seed, "models.policy", fetch=fetch)
-        check_same_vocabulary(prior, policy)
-    table = tokenise(pairs, config, tokenizer, context_length(prior))
-    return Preflight(table, prior, [f"skipped {line}" for line in skipped])
+    pairs, skipped = _draw(config, fetch)
+    models = config.models
+    given = {"prior": models.prior, "policy": models.policy, "attribute": models.attribute}
+    known = {
+        name: outline_model(reference, config.seed, f"models.{name}", fetch)
+        for name, reference in given.items()
+        if reference is not None
+    }
+    if "policy" in known:
+        check_same_vocabulary(known["prior"], known["policy"])
+    _tokenise(pairs, config, known["prior"])
+    return skipped
 
 
 def run(context: StepContext) -> Manifest:
     """Write the prompt set and the models of the run; returns the manifest of the prompt set.
 
-    The prompt set is written last. Where it stands all is done, and what the user gave is not needed again.
+    The prompt set is written last. Where it stands all is done, and what the user gave is not needed again; nor is a
+    model that stands in the run already.
     """
     if context.store.exists(layout.manifest(layout.PROMPTS)):
         return context.manifest(layout.PROMPTS)
-    found = preflight(context.config, context.fetch)
-    for warning in found.warnings:
-        context.events.warning(warning)
-    _place_model(context, layout.PRIOR, found.prior, context.config.models.prior)
+    pairs, skipped = _draw(context.config, context.fetch)
+    for line in skipped:
+        context.events.warning(f"skipped {line}")
     models = context.config.models
+    prior = _place_model(context, layout.PRIOR, "models.prior", models.prior)
+    folder = prior or context.store.local_folder(context.manifest(layout.PRIOR))
+    prompts = _tokenise(pairs, context.config, read_outline(folder, "models.prior"), context.events.progress)
     _given_or_made(context, layout.ATTRIBUTE_MODEL, "models.attribute", models.attribute, train_attribute_model.run)
     _given_or_made(context, layout.policy_model(None), "models.policy", models.policy, bootstrap.run)
-    return _write_prompts(context, found.prompts)
+    return _write_prompts(context, prompts)
 
 
-def _place_model(context: StepContext, prefix: str, folder: Path, reference: str) -> Manifest:
-    """Copy a model that exists into the run."""
-    output = Output(context, "prepare", prefix, {}, {"reference": reference, "seed": context.config.seed})
-    if done := output.existing():
-        return done
+def _draw(config: RunConfig, fetch: Callable[[str], Path]) -> tuple[list[Pair], list[str]]:
+    """Check what needs no model; returns the pairs, and what is wrong with the lines left out."""
+    check_raters(config.raters)
+    prompts, skipped = read_prompts(config, fetch)
+    pairs = draw_pairs(prompts, config)
+    annotate.check_source(config, fetch)
+    return pairs, skipped
+
+
+def _tokenise(pairs: list[Pair], config: RunConfig, prior: Outline, progress: Progress = unheard) -> pa.Table:
+    end_token_id(prior.tokenizer, "models.prior")
+    return tokenise(pairs, config, prior.tokenizer, prior.context, progress)
+
+
+def _place_model(context: StepContext, prefix: str, field: str, reference: str) -> Path | None:
+    """Copy a model of the user's into the run; returns where it lies here, None where the run has it already."""
+    seed = context.config.seed
+    output = Output(context, "prepare", prefix, {}, {"reference": reference, "seed": seed})
+    if output.existing():
+        return None
+    folder = resolve_model(reference, seed, field, context.events.progress, context.fetch)
     output.write_folder(folder)
-    return output.commit()
+    output.commit()
+    return folder
 
 
 def _given_or_made(
     context: StepContext, prefix: str, field: str, given: str | None, make: Callable[[StepContext], Manifest]
 ) -> None:
     """Place the model that the user gave, or make it from annotated texts."""
-    if given is None:
+    if given is not None:
+        _place_model(context, prefix, field, given)
+    else:
         annotate.run(context)
         make(context)
-    else:
-        _place_model(context, prefix, resolve_model(given, context.config.seed, field, fetch=context.fetch), given)
 
 
 def _write_prompts(context: StepContext, table: pa.Table) -> Manifest:

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from steerlm_core.attributes import Target
-from steerlm_core.config import PromptsConfig, RunConfig, digest, local_path
+from steerlm_core.config import PromptFormat, PromptsConfig, RunConfig, digest, local_path
 from steerlm_core.errors import DataError, PromptTooLongError
+from steerlm_core.progress import Progress, unheard
 from steerlm_core.prompts import Tokenizer, prompt_ids
 from steerlm_core.schemas import PROMPTS
 
@@ -148,33 +149,50 @@ def _targets(config: RunConfig) -> Iterator[Target]:
         number += 1
 
 
-def tokenise(pairs: list[Pair], config: RunConfig, tokenizer: Tokenizer, context: int | None) -> pa.Table:
+def tokenise(
+    pairs: list[Pair], config: RunConfig, tokenizer: Tokenizer, context: int | None, progress: Progress = unheard
+) -> pa.Table:
     """Return the prompt set as a table (schema PROMPTS), checked against the context length.
+
+    Args:
+        pairs: The pairs.
+        config: The configuration.
+        tokenizer: The prior's, which is the policy's too.
+        context: Positions of the model; None: it does not say.
+        progress: Told how many prompts are done.
 
     Raises:
         PromptTooLongError: A prompt leaves no room for a response of max_new_tokens.
     """
-    rows = [
-        {
-            "group_id": pair.group_id,
-            "split": pair.split,
-            "prompt": pair.prompt,
-            "target": list(pair.target.items()),
-            "policy_prompt_ids": prompt_ids(pair.prompt, pair.target, config.prompts.format, tokenizer),
-            "prior_prompt_ids": prompt_ids(pair.prompt, None, config.prompts.format, tokenizer),
-        }
-        for pair in pairs
-    ]
-    limit = config.generate.max_new_tokens
-    for row in rows:
-        length = len(row["policy_prompt_ids"])
-        if context is not None and length + limit > context:
-            raise PromptTooLongError(
-                f"{config.prompts.source}: prompt {row['prompt'][:60]!r}… has {length} tokens; with "
-                f"generate.max_new_tokens = {limit} it exceeds the model's context of {context}. Shorten or "
-                "remove it, or lower max_new_tokens."
-            )
+    rows = []
+    for number, pair in enumerate(pairs, 1):
+        row = _row(pair, config.prompts.format, tokenizer)
+        _check_length(row, config, context)
+        rows.append(row)
+        progress(number, len(pairs), "prompts")
     return pa.Table.from_pylist(rows, PROMPTS)
+
+
+def _row(pair: Pair, prompt_format: PromptFormat, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        "group_id": pair.group_id,
+        "split": pair.split,
+        "prompt": pair.prompt,
+        "target": list(pair.target.items()),
+        "policy_prompt_ids": prompt_ids(pair.prompt, pair.target, prompt_format, tokenizer),
+        "prior_prompt_ids": prompt_ids(pair.prompt, None, prompt_format, tokenizer),
+    }
+
+
+def _check_length(row: dict[str, Any], config: RunConfig, context: int | None) -> None:
+    """Refuse a prompt that leaves no room for a response."""
+    length, limit = len(row["policy_prompt_ids"]), config.generate.max_new_tokens
+    if context is not None and length + limit > context:
+        raise PromptTooLongError(
+            f"{config.prompts.source}: prompt {row['prompt'][:60]!r}… has {length} tokens; with "
+            f"generate.max_new_tokens = {limit} it exceeds the model's context of {context}. Shorten or "
+            "remove it, or lower max_new_tokens."
+        )
 
 
 def _prompt_of(row: dict[str, Any], config: PromptsConfig) -> str | None:

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from steerlm_core import layout
 from steerlm_core.models.scoring import response_log_probs
+from steerlm_core.progress import Tell
 from steerlm_core.schemas import PRIOR_SCORES
 from steerlm_core.steps.by_part import Numbers, run_by_part
 from steerlm_core.steps.context import StepContext
@@ -30,9 +31,15 @@ def run(context: StepContext) -> Manifest | None:
         return done
     model = context.models.causal_lm(context.store.local_folder(prior), config.models.dtype)
 
-    def work(part: Part, table: pa.Table) -> tuple[pa.Table, Numbers]:
+    def work(part: Part, table: pa.Table, tell: Tell) -> tuple[pa.Table, Numbers]:
         groups = token_groups(table, "prior_prompt_ids")
-        scores = response_log_probs(model, groups, token_budget=config.train.token_budget, layout=config.train.layout)
+        scores = response_log_probs(
+            model,
+            groups,
+            token_budget=config.train.token_budget,
+            layout=config.train.layout,
+            progress=tell,
+        )
         columns = {
             "group_id": table["group_id"],
             "index": table["index"],

@@ -35,7 +35,7 @@ def run(context: StepContext) -> Manifest:
         validation=validation,
         output=folder,
         seed=config.seed,
-        progress=lambda done, total: context.events.progress(done, total, "epochs"),
+        progress=context.events.progress,
     )
     output.write_folder(folder)
     return output.commit(quality={name: asdict(found) for name, found in quality.items()})

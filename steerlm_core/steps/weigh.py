@@ -47,7 +47,7 @@ def run(context: StepContext) -> Manifest:
     if done := output.existing():
         return done
     weighed: list[Row] = []
-    dropped = 0
+    dropped = read_rows = 0
     for parts in zip(*(read[name].parts for name in names), strict=True):
         table = _join(*(context.store.read_table(part) for part in parts))
         groups = [_group(rows, config.generate.truncated == "keep") for _, rows in by_group(table)]
@@ -55,6 +55,8 @@ def run(context: StepContext) -> Manifest:
         dropped += len(groups) - len(usable)
         output.write_table(pa.Table.from_pylist(groups, GROUPS), parts[0].split)
         weighed += usable
+        read_rows += parts[0].rows
+        context.events.progress(read_rows, sum(part.rows for part in read["candidates"].parts), "candidates")
     if dropped:
         context.events.warning(f"{dropped} group(s) dropped: fewer than two complete responses.")
     if not weighed:

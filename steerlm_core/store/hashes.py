@@ -9,6 +9,9 @@ from pathlib import Path
 from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.store.manifest import Manifest
+from steerlm_core.store.moved import Count, uncounted
+
+_PIECE = 1 << 20  # bytes that are read at once
 
 
 def whole_folder(manifest: Manifest, root: str) -> tuple[str, str]:
@@ -35,7 +38,12 @@ def folder_name(names: Sequence[str], hashes: Sequence[str]) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()[: layout.HASH_DIGITS]
 
 
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(path: Path, count: Count = uncounted) -> str:
+    """Return the sha256 of a file's bytes; `count` hears of each that is read."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        buffer = memoryview(bytearray(_PIECE))
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+            count(size)
+    return digest.hexdigest()

@@ -6,17 +6,19 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from steerlm_core.errors import DataError
+from steerlm_core.progress import Progress, unheard
+from steerlm_core.store.moved import Moved
 from steerlm_core.store.run_store import RunStore
 
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".onnx_data")
 
 
 class Inputs:
     """Brings files and folders of a bucket into a local folder, each once."""
 
-    def __init__(self, folder: Path, weights: bool = True) -> None:
+    def __init__(self, folder: Path, weights: bool = True, progress: Progress = unheard) -> None:
         """Name the folder; without weights, only the small files of a model are brought."""
-        self._folder, self._weights = folder / "inputs", weights
+        self._folder, self._weights, self._progress = folder / "inputs", weights, progress
 
     def fetch(self, reference: str) -> Path:
         """Return the local path of a file or a folder.
@@ -41,20 +43,21 @@ class Inputs:
             if store.exists(name):
                 store.download(name, target / name)
             else:
-                _download_folder(open_store(reference), target / name, self._weights)
+                _download_folder(open_store(reference), target / name, self._weights, self._progress)
         return target / name
 
 
-def _download_folder(store: RunStore, target: Path, weights: bool) -> None:
+def _download_folder(store: RunStore, target: Path, weights: bool, progress: Progress) -> None:
     """Download the objects below a prefix; a listing is all that tells what a user's folder holds."""
-    keys = [listed.key for listed in store.listing()]
+    sizes = {listed.key: listed.size for listed in store.listing()}
     # A console's "folder" is an empty object whose key ends with "/".
-    found = [key for key in keys if key and not key.endswith(("/", *(() if weights else _WEIGHTS)))]
+    found = [key for key in sizes if key and not key.endswith(("/", *(() if weights else _WEIGHTS)))]
     if not found:
         raise DataError(f"{store.root}: there is no such file or folder.")
+    fetched = Moved(sum(sizes[key] for key in found), "fetched", progress)
     for key in found:
         if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts:
             raise DataError(f"{store.root}: holds an object named '{key}', which is no plain path below it.")
         path = target / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.download(key, path)
+        store.download(key, path, fetched)

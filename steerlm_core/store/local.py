@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +18,12 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from steerlm_core import layout
 from steerlm_core.errors import StoreError
+from steerlm_core.store.hashes import file_sha256
+from steerlm_core.store.moved import Count, uncounted
 from steerlm_core.store.objects import Listed
 
 _TRIES = 100
+_PIECE = 8 << 20  # bytes of a file that are copied at once
 
 
 class LocalObjects:
@@ -85,20 +87,19 @@ class LocalObjects:
             self.put(key, data)
             return True
 
-    def upload(self, key: str, path: Path) -> None:
+    def upload(self, key: str, path: Path, count: Count = uncounted) -> None:
         """Write an object from a file."""
         with self._temporary(key) as temporary:
-            shutil.copyfile(path, temporary)
+            _copy(path, temporary, count)
             self._publish(temporary, key)
 
-    def download(self, key: str, path: Path) -> str | None:
+    def download(self, key: str, path: Path, count: Count = uncounted) -> str | None:
         """Copy an object to a file; returns the sha256 of its bytes, None where there is none."""
         try:
-            shutil.copyfile(self._folder / key, path)
+            _copy(self._folder / key, path, count)
         except FileNotFoundError:
             return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects, and the folders that become empty."""
@@ -153,6 +154,13 @@ def _new_file(folder: Path) -> tuple[int, str]:
     """Make a temporary file in a folder that another runner may be removing at this moment, as it is empty."""
     folder.mkdir(parents=True, exist_ok=True)
     return tempfile.mkstemp(prefix=layout.WRITING, dir=folder)
+
+
+def _copy(source: Path, target: Path, count: Count) -> None:
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while piece := reading.read(_PIECE):
+            writing.write(piece)
+            count(len(piece))
 
 
 def _version(data: bytes) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from steerlm_core.errors import ScratchError
 from steerlm_core.store.hashes import file_sha256
 from steerlm_core.store.manifest import Part
+from steerlm_core.store.moved import Count, uncounted
 
 _UNFINISHED = ".unfinished-"
 _UNFINISHED_SECONDS = 86_400.0  # a download that nobody has written to for so long was killed
@@ -40,13 +41,16 @@ class FolderCache:
         """
         self._place, self._keep_all = place, keep_all
 
-    def folder(self, name: str, files: Mapping[str, Part], fetch: Callable[[Part, Path], object]) -> Path:
+    def folder(
+        self, name: str, files: Mapping[str, Part], fetch: Callable[[Part, Path], object], count: Count = uncounted
+    ) -> Path:
         """Return the whole, verified folder, downloading it where it is not there or damaged.
 
         Args:
             name: Its name, made of its content.
             files: Its files, by their path in it.
             fetch: Brings one here and checks it.
+            count: Hears of the bytes of a copy that are checked.
 
         Raises:
             RunStateError: What `fetch` brings is missing or damaged.
@@ -55,7 +59,7 @@ class FolderCache:
         folder, damaged = self._place / name, 0
         if folder.is_dir():
             seen = folder.stat().st_ino
-            if _is_whole(folder, files):
+            if _is_whole(folder, files, count):
                 with suppress(PermissionError):  # another user's
                     os.utime(folder)
                 return folder
@@ -95,9 +99,9 @@ class FolderCache:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_whole(folder: Path, files: Mapping[str, Part]) -> bool:
+def _is_whole(folder: Path, files: Mapping[str, Part], count: Count) -> bool:
     try:
-        return all(file_sha256(folder / path) == part.sha256 for path, part in files.items())
+        return all(file_sha256(folder / path, count) == part.sha256 for path, part in files.items())
     except OSError:
         return False
 

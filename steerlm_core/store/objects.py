@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from steerlm_core.store.moved import Count, uncounted
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -57,10 +59,10 @@ class Objects(Protocol):
     def swap(self, key: str, data: bytes, version: str) -> bool:
         """Replace an object if it is still of that version. True as well where `data` stands there already."""
 
-    def upload(self, key: str, path: Path) -> None:
-        """Write an object from a file, of any size, in bounded memory."""
+    def upload(self, key: str, path: Path, count: Count = uncounted) -> None:
+        """Write an object from a file, of any size, in bounded memory; `count` hears of the bytes that are moved."""
 
-    def download(self, key: str, path: Path) -> str | None:
+    def download(self, key: str, path: Path, count: Count = uncounted) -> str | None:
         """Write an object's bytes to a file, in bounded memory; returns their sha256, None where there is none."""
 
     def delete(self, keys: Iterable[str]) -> None:

@@ -16,28 +16,31 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from steerlm_core.store.moved import Count, uncounted
+
 _RANGE, _AHEAD = 16 << 20, 8  # bytes of a range; ranges in memory at once
 
 
-def download(fill: Callable[[int, memoryview], None], path: Path, size: int) -> str:
+def download(fill: Callable[[int, memoryview], None], path: Path, size: int, count: Count = uncounted) -> str:
     """Write an object to a file, which appears when it is whole; return its sha256.
 
     Args:
         fill: Fills a buffer with the object's bytes from an offset on; called from several threads.
         path: The file.
         size: Bytes of the object.
+        count: Hears of the bytes that are there.
 
     Raises:
         Exception: What `fill` raised; an unfinished file is left under another name.
     """
     unfinished = path.with_name(f"{path.name}.part")
     with unfinished.open("wb") as file:
-        digest = _in_order(fill, file.fileno(), size)
+        digest = _in_order(fill, file.fileno(), size, count)
     unfinished.rename(path)
     return digest
 
 
-def _in_order(fill: Callable[[int, memoryview], None], file: int, size: int) -> str:
+def _in_order(fill: Callable[[int, memoryview], None], file: int, size: int, count: Count) -> str:
     state, waiting = hashlib.sha256(), deque[Future[memoryview]]()
     starts = range(0, size, _RANGE)
     free = [bytearray(min(_RANGE, size)) for _ in starts[:_AHEAD]]
@@ -52,6 +55,7 @@ def _in_order(fill: Callable[[int, memoryview], None], file: int, size: int) -> 
         """Wait for the oldest range and hash it; its buffer is free then."""
         data = waiting.popleft().result()
         state.update(data)
+        count(len(data))
         buffer = data.obj
         assert isinstance(buffer, bytearray)
         return buffer

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ import pyarrow.parquet as pq
 
 from steerlm_core import layout
 from steerlm_core.errors import RunStateError, ScratchError
+from steerlm_core.progress import Progress, unheard
 from steerlm_core.store.hashes import file_sha256, folder_name, whole_folder
 from steerlm_core.store.manifest import Manifest, Part
 from steerlm_core.store.mirror import CheckpointMirror
 from steerlm_core.store.model_cache import FolderCache
+from steerlm_core.store.moved import Count, Moved, uncounted
 from steerlm_core.store.objects import Listed, Objects
 from steerlm_core.store.scratch import Scratch
 from steerlm_core.store.sealed import unseal
@@ -38,6 +42,14 @@ class RunStore:
         """Open the root; nothing is read or written yet."""
         self._objects = objects
         self._scratch: Scratch | None = None
+        self._progress: Progress = unheard
+
+    def telling(self, progress: Progress) -> RunStore:
+        """The same root, and the same copies of models, for work that says how far large transfers are."""
+        self._scratch = self._scratch or Scratch()
+        told = copy(self)
+        told._progress = progress
+        return told
 
     @property
     def root(self) -> str:
@@ -116,13 +128,13 @@ class RunStore:
         """Write an object from a file."""
         self._objects.upload(key, path)
 
-    def download(self, key: str, path: Path) -> None:
-        """Write an object's bytes to a file.
+    def download(self, key: str, path: Path, count: Count = uncounted) -> None:
+        """Write an object's bytes to a file; `count` hears of those that are there.
 
         Raises:
             RunStateError: There is none.
         """
-        if self._objects.download(key, path) is None:
+        if self._objects.download(key, path, count) is None:
             raise RunStateError(f"{self.url(key)}: missing.")
 
     def write_table(self, prefix: str, number: int, table: pa.Table, split: str) -> Part:
@@ -169,14 +181,15 @@ class RunStore:
     def write_folder(self, prefix: str, folder: Path) -> list[Part]:
         """Store every file of a folder below a prefix that carries a hash of their content."""
         files = sorted(path for path in folder.rglob("*") if path.is_file())
+        size = sum(path.stat().st_size for path in files)
         with ThreadPoolExecutor(_HASHING) as pool:
-            hashes = list(pool.map(file_sha256, files))
+            hashes = list(pool.map(partial(file_sha256, count=Moved(size, "hashed", self._progress)), files))
         names = [path.relative_to(folder).as_posix() for path in files]
         content = folder_name(names, hashes)
-        parts = []
+        parts, stored = [], Moved(size, "stored", self._progress)
         for path, name, sha256 in zip(files, names, hashes, strict=True):
             part = Part(key=layout.model_file(prefix, content, name), size=path.stat().st_size, sha256=sha256)
-            self._upload_once(part, path)
+            self._upload_once(part, path, stored)
             parts.append(part)
         return parts
 
@@ -187,12 +200,14 @@ class RunStore:
             RunStateError: A file is missing or damaged, or the manifest names no whole folder.
         """
         prefix, name = whole_folder(manifest, self.root)
-        if own := self._objects.path(f"{prefix}{name}"):
-            for part in manifest.parts:
-                self.local_file(part)
-            return own
+        size = sum(part.size for part in manifest.parts)
+        checked, fetched = (Moved(size, what, self._progress) for what in ("checked", "fetched"))
         files = {part.key.removeprefix(f"{prefix}{name}/"): part for part in manifest.parts}
-        return self._models().folder(name, files, self._fetch)
+        if own := self._objects.path(f"{prefix}{name}"):
+            for file, part in files.items():
+                self._verified(part, own / file, checked)
+            return own
+        return self._models().folder(name, files, partial(self._fetch, count=fetched), checked)
 
     @contextmanager
     def work_folder(self, key: str) -> Iterator[Path]:
@@ -215,21 +230,23 @@ class RunStore:
         with self.passing_file(part):
             pass
 
-    def _upload_once(self, part: Part, path: Path) -> None:
+    def _upload_once(self, part: Part, path: Path, count: Count = uncounted) -> None:
         """Upload what is not there yet: an object is whole or absent, and its name is its content."""
         if self._objects.size(part.key) != part.size:
-            self._objects.upload(part.key, path)
+            self._objects.upload(part.key, path, count)
+        else:
+            count(part.size)
 
-    def _verified(self, part: Part, path: Path) -> Path:
+    def _verified(self, part: Part, path: Path, count: Count = uncounted) -> Path:
         if not path.is_file():
             raise self._missing(part)
-        return self._compared(part, path, file_sha256(path))
+        return self._compared(part, path, file_sha256(path, count))
 
-    def _fetch(self, part: Part, path: Path) -> Path:
+    def _fetch(self, part: Part, path: Path, count: Count = uncounted) -> Path:
         """Bring a part here, and check it."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            found = self._objects.download(part.key, path)
+            found = self._objects.download(part.key, path, count)
         except OSError as error:
             raise ScratchError(
                 f"{self.url(part.key)}: no copy of it can be written to {path.parent} ({error.strerror or error}). "

@@ -27,6 +27,7 @@ from botocore.exceptions import (
 from steerlm_core.errors import ConfigError, StoreError, StoreRefusedError
 from steerlm_core.platform import ADDRESSING
 from steerlm_core.store import ranges
+from steerlm_core.store.moved import Count, uncounted
 from steerlm_core.store.objects import Listed
 
 CONNECT_SECONDS, READ_SECONDS = 5, 20
@@ -107,12 +108,12 @@ class S3Objects:
         """Replace an object if its ETag is still that. True as well where `data` stands there already."""
         return self._put_if(key, data, IfMatch=version)
 
-    def upload(self, key: str, path: Path) -> None:
+    def upload(self, key: str, path: Path, count: Count = uncounted) -> None:
         """Write an object from a file, a large one in parts and in parallel."""
         with self._named(key):
-            self._client.upload_file(str(path), self._bucket, self._prefix + key, Config=_TRANSFER)
+            self._client.upload_file(str(path), self._bucket, self._prefix + key, Config=_TRANSFER, Callback=count)
 
-    def download(self, key: str, path: Path) -> str | None:
+    def download(self, key: str, path: Path, count: Count = uncounted) -> str | None:
         """Write an object's bytes to a file, by ranges and in parallel; returns their sha256, None where it is none.
 
         boto3's own transfer would have every byte read again to be hashed.
@@ -122,7 +123,7 @@ class S3Objects:
             return None
         size, version = found
         with self._named(key):
-            return ranges.download(lambda *to: _again(lambda: self._fill(key, version, *to)), path, size)
+            return ranges.download(lambda *to: _again(lambda: self._fill(key, version, *to)), path, size, count)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that do not exist are left out."""

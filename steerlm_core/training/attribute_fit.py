@@ -8,7 +8,7 @@ the attributes that a text has.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from steerlm_core.models.attribute_model import (
     measure_quality,
     run_sorted,
 )
+from steerlm_core.progress import Progress, unheard
 from steerlm_core.training.batches import length_batches
 from steerlm_core.training.supervised import cosine
 
@@ -43,7 +44,7 @@ def fit_attribute_model(
     validation: Sequence[AnnotatedText],
     output: Path,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = unheard,
 ) -> dict[str, Quality]:
     """Train an attribute model and save it.
 
@@ -55,7 +56,7 @@ def fit_attribute_model(
         validation: Texts that decide which pass was the best, and on which the quality is measured.
         output: Folder that receives the model.
         seed: Order of the texts.
-        progress: Called with (passes done, most passes).
+        progress: Told how many texts are read for the ridge regression, then how many steps are done of the most.
 
     Returns:
         The quality on the validation texts, by attribute.
@@ -71,7 +72,7 @@ def fit_attribute_model(
     model = attribute_model_from_trunk(trunk_folder, attributes)
     pairs, levels = _encode(model, texts), _levels(texts)
     held_pairs, held_levels = _encode(model, validation), _levels(validation)
-    _solve_head(model, pairs, levels, config.batch)
+    _solve_head(model, pairs, levels, config.batch, progress)
     if config.trunk == "train":
         _train(model, (pairs, levels), (held_pairs, held_levels), config, seed, progress)
     model.quality = measure_quality(_predict(model, held_pairs, config.batch), held_levels, attributes)
@@ -85,11 +86,13 @@ def masked_error(predicted: Tensor, levels: Tensor) -> Tensor:
     return (predicted[known] - levels[known]).square().mean()
 
 
-def _solve_head(model: AttributeModel, pairs: Sequence[Pair], levels: Tensor, batch: int) -> None:
+def _solve_head(model: AttributeModel, pairs: Sequence[Pair], levels: Tensor, batch: int, progress: Progress) -> None:
     """Set the head to the ridge solution on the trunk's features, attribute by attribute."""
     model.eval()
     with torch.no_grad():
-        features = run_sorted(pairs, model.features, model.head.in_features, batch).double()  # (n, F)
+        features = run_sorted(
+            pairs, model.features, model.head.in_features, batch, lambda done, of: progress(done, of, "texts")
+        ).double()  # (n, F)
         mean, scale = features.mean(0), features.std(0, unbiased=False).clamp_min(1e-6)
         scaled = (features - mean) / scale
         for column in range(levels.shape[1]):
@@ -109,7 +112,7 @@ def _train(
     validation: tuple[Sequence[Pair], Tensor],
     config: FitConfig,
     seed: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress,
 ) -> None:
     """Train trunk and head; leave the weights of the best pass, which may be the ridge solution."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -121,11 +124,10 @@ def _train(
             steps += 1
             rate = config.learning_rate * min(1.0, steps / _WARMUP_STEPS) * cosine(steps / most_steps)
             _step(model, optimizer, [train[0][i] for i in rows], train[1][rows], rate)
+            progress(steps, most_steps, "steps")
         loss = _validate(model, validation, config.batch)
         if loss < best_loss:
             best_loss, best_epoch, best_weights = loss, epoch, _weights(model)
-        if progress:
-            progress(epoch, config.epochs)
         if epoch - best_epoch >= config.patience:
             break
     model.load_state_dict(best_weights)

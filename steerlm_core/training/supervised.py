@@ -9,7 +9,7 @@ the noise of its last steps, and policy 0 would start with that.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from steerlm_core.annotated_text import AnnotatedText
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.config import FitConfig, PromptFormat
 from steerlm_core.errors import DataError, NonFiniteError
+from steerlm_core.progress import Progress, unheard
 from steerlm_core.prompts import Tokenizer, prompt_ids
 from steerlm_core.training.batches import length_batches
-
-Progress = Callable[[int, int], None]
 
 _WARMUP_STEPS = 10
 _CLIP_NORM = 1.0
@@ -93,7 +92,7 @@ def fit_sft(
     output: Path,
     seed: int,
     max_tokens: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unheard,
 ) -> SftResult:
     """Fine-tune a model on examples and save it with its tokenizer.
 
@@ -105,7 +104,7 @@ def fit_sft(
         output: Folder that receives the model.
         seed: Order of the examples.
         max_tokens: Train until so many tokens were seen and keep the last model: no early stopping.
-        progress: Called with (passes done, most passes), or (tokens seen, max_tokens).
+        progress: Told how many steps are done of the most that there may be, or how many tokens of `max_tokens`.
 
     Raises:
         DataError: There is nothing to train or validate on.
@@ -221,19 +220,19 @@ def _fit_early_stopping(
     validation: Sequence[Example],
     config: FitConfig,
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> SftResult:
     losses = [validation_loss(trainer.model, validation)]
     best, best_weights = 0, _weights(trainer.model)
     most_tokens = config.epochs * sum(len(example.ids) for example in examples)
+    most_steps = config.epochs * math.ceil(len(examples) / config.batch)
     for epoch in range(1, config.epochs + 1):
         for batch in batches(examples, config.batch, seed, epoch):
             trainer.step(batch, cosine(trainer.tokens / most_tokens))
+            progress(trainer.steps, most_steps, "steps")
         losses.append(validation_loss(trainer.model, validation))
         if losses[-1] < losses[best]:
             best, best_weights = epoch, _weights(trainer.model)
-        if progress:
-            progress(epoch, config.epochs)
         if epoch - best >= config.patience:
             break
     trainer.model.load_state_dict(best_weights)
@@ -247,17 +246,16 @@ def _fit_tokens(
     config: FitConfig,
     seed: int,
     max_tokens: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> SftResult:
     losses = [validation_loss(trainer.model, validation)]
     while trainer.tokens < max_tokens:
         for batch in batches(examples, config.batch, seed, len(losses)):
             trainer.step(batch, cosine(trainer.tokens / max_tokens))
+            progress(min(trainer.tokens, max_tokens), max_tokens, "tokens")
             if trainer.tokens >= max_tokens:
                 break
         losses.append(validation_loss(trainer.model, validation))
-        if progress:
-            progress(min(trainer.tokens, max_tokens), max_tokens)
     return SftResult(trainer.tokens, len(losses) - 1, len(losses) - 1, tuple(losses))
 
 

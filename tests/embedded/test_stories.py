@@ -89,12 +89,12 @@ def test_annotated_stories_carry_integer_levels_and_streams_differ():
 
 def test_the_base_model_is_made_once_and_found_again(tmp_path):
     seen = []
-    folder = base_model(1, tmp_path, lambda done, total: seen.append((done, total)), TINY)
-    assert seen[-1] == (6, 6)
+    folder = base_model(1, tmp_path, lambda *said: seen.append(said), TINY)
+    assert seen == [(step, 6, "steps") for step in range(1, 7)]
     loss = json.loads((folder / INFO_FILE).read_text())["validation_loss"]
     assert 0 < loss < np.log(AutoTokenizer.from_pretrained(folder).vocab_size) + 0.5
     before = os.stat(folder / "model.safetensors").st_mtime_ns
-    assert base_model(1, tmp_path, None, TINY) == folder
+    assert base_model(1, tmp_path, config=TINY) == folder
     assert os.stat(folder / "model.safetensors").st_mtime_ns == before
-    assert base_model(2, tmp_path, None, TINY) != folder
+    assert base_model(2, tmp_path, config=TINY) != folder
     assert not list(folder.parent.glob(".making-*"))

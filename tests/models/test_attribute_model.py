@@ -21,7 +21,7 @@ NAN = float("nan")
 
 @pytest.fixture(scope="module")
 def trunk(tmp_path_factory):
-    return base_model(1, tmp_path_factory.mktemp("cache"), None, TINY)
+    return base_model(1, tmp_path_factory.mktemp("cache"), config=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,14 @@ def texts():
 def fitted(trunk, texts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("attribute")
     config = FitConfig(epochs=3, learning_rate=3e-3)
+    told: list[tuple[int, int, str]] = []
     quality = fit_attribute_model(
-        trunk, texts[100:], config, attributes=ATTRIBUTES, validation=texts[:100], output=folder, seed=1
-    )
+        trunk, texts[100:], config, attributes=ATTRIBUTES, validation=texts[:100], output=folder, seed=1,
+        progress=lambda *words: told.append(words),
+    )  # fmt: skip
+    steps = [words for words in told if words[2] == "steps"]
+    assert steps == [(step, 30, "steps") for step in range(1, len(steps) + 1)]
+    assert len(steps) in (20, 30)  # two passes, or all three
     return folder, quality
 
 
@@ -54,12 +59,12 @@ def test_it_learns_and_says_how_well(fitted, texts):
 
 def test_a_frozen_trunk_is_left_alone_and_its_head_is_solved(trunk, texts, tmp_path):
     config = FitConfig(trunk="freeze")
-    passes: list[int] = []
+    told: list[tuple[int, int, str]] = []
     quality = fit_attribute_model(
         trunk, texts[100:], config, attributes=ATTRIBUTES, validation=texts[:100], output=tmp_path, seed=1,
-        progress=lambda done, total: passes.append(done),
+        progress=lambda *words: told.append(words),
     )  # fmt: skip
-    assert not passes
+    assert told == [(min(done, 300), 300, "texts") for done in range(32, 332, 32)]
     assert quality["verbosity"].r2 > 0.8
     before = attribute_model_from_trunk(trunk, ATTRIBUTES).trunk.state_dict()
     after = load_attribute_model(tmp_path).trunk.state_dict()

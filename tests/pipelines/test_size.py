@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.kubeflow.test_platform import PLATFORM
 
 from pipelines.steerlm_v2.pipeline import ITERATIONS
 from steerlm_core.errors import ConfigError
 from steerlm_core.kubeflow.package import Package, check_arguments, package_for, packaged
 from steerlm_core.kubeflow.size import Workflow
 from steerlm_core.platform import PlatformConfig
+from tests.kubeflow.test_platform import PLATFORM
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 1024 * 1024

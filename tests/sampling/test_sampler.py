@@ -166,7 +166,11 @@ def test_keys_tell_run_stage_group_and_number_apart():
     assert noise_key(*base) == noise_key(*base)
 
 
-def test_progress_counts_draws(model):
-    done: list[int] = []
-    sample(model, _draws(), _config(batch=10, max_new_tokens=1), END, done.append)
-    assert done == [10, 20, 24]
+def test_progress_counts_draws_and_of_a_batch_at_work_the_tokens(model):
+    told: list[tuple[int, int]] = []
+    sample(model, _draws(), _config(batch=10, max_new_tokens=1), END, lambda *counts: told.append(counts))
+    assert told == [(done, 24) for done in (0, 10, 10, 20, 20, 24)]
+    told.clear()
+    draws = sample(model, _draws(), _config(batch=24, max_new_tokens=6), END, lambda *counts: told.append(counts))
+    assert max(len(drawn.ids) for drawn in draws) == 6
+    assert told == [(done, 24) for done in (0, 4, 8, 12, 16, 20, 24)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import weakref
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import steerlm_core.steps.generate as generate_module
 import steerlm_core.steps.label as label_module
 from components.data_processing.score import score
 from steerlm_core import runtime
-from steerlm_core.config import LabelConfig
+from steerlm_core.config import LabelConfig, parse_config
 from steerlm_core.errors import CaptureError, ConfigError, ForeignOutputError
+from steerlm_core.observe import events
+from steerlm_core.observe.events import EventLog
 from steerlm_core.runtime import run_step
 from steerlm_core.store import open_store
 from steerlm_core.store.contents import read_contents
@@ -42,6 +45,33 @@ def _output(root: Path, name: str) -> Manifest | None:
 def _undo(root: Path, *names: str) -> None:
     for name in names:
         shutil.rmtree(root / "iterations/000" / name)
+
+
+# What a step counts, the output whose rows these are, and settings under which a part of it takes several batches.
+BATCHED = {
+    "generate": ("groups", "groups", {"generate": {"batch": 3}}),
+    "label": ("texts", "candidates", {"label": {"batch": 3}}),
+    "score_prior": ("texts", "candidates", {"train": {"token_budget": 64}}),
+    "evaluate": ("groups", "groups", {"train": {"token_budget": 64}}),
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_how_far_a_step_is_within_a_part_is_told_too(root, monkeypatch, name):
+    monkeypatch.setattr(events, "_LISTENER_SECONDS", 0.0)
+    unit, counted, changes = BATCHED[name]
+    counts = [part.rows for part in _output(root, counted).parts if name != "evaluate" or part.split == "held_out"]
+    run = run_at(root)
+    raw = run.config.model_dump(mode="json")
+    config = parse_config(raw | {section: raw[section] | values for section, values in changes.items()}, "toy")
+    _undo(root, OUTPUTS.get(name, "evaluation"))
+    heard: list[events.Event] = []
+    run_step(replace(run, config=config, log=EventLog("toy", None, [heard.append])), name, 0)
+    told = [event.fields["done"] for event in heard if event.kind == "progress" and event.fields["unit"] == unit]
+    after_parts = set(accumulate(counts))
+    assert told == sorted(told)
+    assert told[-1] == sum(counts)
+    assert after_parts < set(told) - {0}
 
 
 def test_shards_make_what_one_process_makes(root):

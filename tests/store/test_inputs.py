@@ -43,6 +43,19 @@ def test_the_empty_objects_that_a_console_makes_of_folders_are_no_files(bucket, 
     assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
+def test_how_far_a_large_model_is_fetched_is_told(bucket, tmp_path):
+    store = open_store(f"{bucket}/prior")
+    store.put("config.json", b"{}")
+    store.put("model.safetensors", b"x" * (40 << 20))
+    told: list[tuple[int, int, str]] = []
+    Inputs(tmp_path / "light", weights=False, progress=lambda *words: told.append(words)).fetch(f"{bucket}/prior")
+    assert not told
+    Inputs(tmp_path / "whole", progress=lambda *words: told.append(words)).fetch(f"{bucket}/prior")
+    assert {words[1:] for words in told} == {(40, "MB fetched")}
+    assert told == sorted(told)
+    assert told[0][0] < 40 == told[-1][0]
+
+
 def test_what_is_not_there_is_named(bucket, tmp_path):
     inputs = Inputs(tmp_path)
     with pytest.raises(DataError, match=rf"{bucket}/nothing: there is no such file or folder"):

@@ -244,6 +244,30 @@ def test_a_folder_comes_back_as_it_was(store, tmp_path, files):
     assert all(part.key.startswith(f"models/prior/{folder.name}/") for part in parts)
 
 
+def test_how_far_a_large_folder_is_moved_is_told_in_megabytes_and_nothing_of_a_small_one(store, tmp_path):
+    told: list[tuple[int, int, str]] = []
+    telling = store.telling(lambda *words: told.append(words))
+    telling.local_folder(_manifest(telling.write_folder("m", _write(tmp_path / "small", {"a": "text"}))))
+    assert not told
+    source = _write(tmp_path / "large", {"config.json": "{}"})
+    (source / "weights").write_bytes(b"x" * (40 << 20))
+    parts = telling.write_folder("m", source)
+    read = "checked" if store.path("") else "fetched"
+    telling.local_folder(_manifest(parts))
+    assert list(dict.fromkeys(unit for _, _, unit in told)) == ["MB hashed", "MB stored", f"MB {read}"]
+    assert {total for _, total, _ in told} == {40}
+    for unit in ("MB hashed", "MB stored", f"MB {read}"):
+        done = [count for count, _, word in told if word == unit]
+        assert done == sorted(done)
+        assert done[0] < 40 == done[-1]
+    told.clear()
+    telling.write_folder("m", source)  # it stands there already
+    assert told[-1] == (40, 40, "MB stored")
+    told.clear()
+    telling.local_folder(_manifest(parts))  # and here
+    assert told[-1] == (40, 40, "MB checked")
+
+
 def test_folders_of_other_content_stand_beside_each_other(store, tmp_path):
     first, second = {"config.json": "{}", "weights": "1"}, {"config.json": "{}", "weights": "2"}
     parts = store.write_folder("models/prior", _write(tmp_path / "one", first))

@@ -26,7 +26,7 @@ TINY = BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=640, va
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
-    return base_model(1, tmp_path_factory.mktemp("cache"), None, TINY)
+    return base_model(1, tmp_path_factory.mktemp("cache"), config=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,12 @@ def test_every_pass_sees_each_example_once_in_another_order(examples):
 
 def test_the_best_pass_is_kept_and_training_stops(prior, examples, tmp_path):
     config = FitConfig(epochs=40, learning_rate=3e-2, patience=1)
-    result = fit_sft(prior, examples[16:26], config, validation=examples[:16], output=tmp_path, seed=1)
+    told: list[tuple[int, int, str]] = []
+    result = fit_sft(
+        prior, examples[16:26], config, validation=examples[:16], output=tmp_path, seed=1,
+        progress=lambda *words: told.append(words),
+    )  # fmt: skip
+    assert told == [(step, 40, "steps") for step in range(1, result.epochs + 1)]
     losses = result.validation_losses
     assert losses[result.best_epoch] == min(losses) < losses[0]
     assert result.epochs == result.best_epoch + 1 < 40
@@ -89,7 +94,13 @@ def test_the_best_pass_is_kept_and_training_stops(prior, examples, tmp_path):
 
 def test_a_token_budget_trains_on_without_early_stopping(prior, examples, tmp_path):
     config = FitConfig(learning_rate=2e-2, batch=16, patience=1)
-    result = fit_sft(prior, examples[16:], config, validation=examples[:16], output=tmp_path, seed=1, max_tokens=20_000)
+    told: list[tuple[int, int, str]] = []
+    result = fit_sft(
+        prior, examples[16:], config, validation=examples[:16], output=tmp_path, seed=1, max_tokens=20_000,
+        progress=lambda *words: told.append(words),
+    )  # fmt: skip
+    assert len(told) > result.epochs
+    assert [told[-1], *told[:-1]] == [(20_000, 20_000, "tokens"), *sorted(told[:-1])]
     assert 20_000 <= result.tokens < 20_000 + 16 * 120
     saved = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert validation_loss(saved, examples[:16]) == pytest.approx(result.validation_losses[-1], rel=1e-5)

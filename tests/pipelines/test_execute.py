@@ -16,7 +16,7 @@ from steerlm_core.errors import ConfigError
 from steerlm_core.kubeflow import execute
 from tools.component_readmes import component_folders
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parents[2]
 BESIDE = "steerlm_core/kubeflow/components"
 
 
