@@ -13,7 +13,6 @@ from steerlm_core.store import open_store, s3
 from steerlm_core.store.probe import probe
 from tests.runs import loop_at
 from tests.services.s3 import ACCESS_KEY, SECRET_KEY, client_environment
-from tests.toy.world import build, small
 
 
 @pytest.fixture(autouse=True)
@@ -95,8 +94,8 @@ def test_a_server_that_never_answers_costs_its_time_outs_and_no_more(bucket, mon
     assert time.monotonic() - start < 2 * 0.5 + s3.CONNECT_SECONDS + 2  # two attempts, and the pause between them
 
 
-def test_a_run_leaves_no_credential_in_the_bucket(bucket, tmp_path):
-    loop_at(bucket, small(build(tmp_path)), 1)
+def test_a_run_leaves_no_credential_in_the_bucket(toy, bucket):
+    loop_at(bucket, toy, 1)
     store = open_store(bucket)
     keys = [found.key for found in store.listing()]
     assert len(keys) > 40
