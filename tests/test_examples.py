@@ -14,7 +14,7 @@ from steerlm_core.report.run_view import RunView
 from steerlm_core.run import open_run
 
 
-@pytest.mark.timeout(600)  # a process a step
+@pytest.mark.long
 def test_a_pipeline_of_ones_own_components_weighs_one_iteration(tmp_path, monkeypatch, capfd, toy):
     monkeypatch.chdir(tmp_path)
     Compiler().compile(weights, str(tmp_path / "own.yaml"))

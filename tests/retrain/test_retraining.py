@@ -13,6 +13,7 @@ from steerlm_core.store import open_store
 from tests.retrain.base import config_file, noted, runs_in
 
 
+@pytest.mark.long
 def test_retraining_from_the_first_model_to_a_rollback(toy, world, bucket, tmp_path, said):
     """A first run, one on the same data, one on new prompts, one that only makes it worse; then back."""
     config = config_file(world, tmp_path)

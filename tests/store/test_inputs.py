@@ -13,6 +13,7 @@ from steerlm_core.store.inputs import Inputs
 from tests.runs import loop_at
 
 
+@pytest.mark.long
 def test_a_run_on_inputs_in_a_bucket_is_the_run_on_those_on_disk(toy, bucket, tmp_path):
     store, world = open_store(f"{bucket}/inputs"), Path(toy.prompts.source).parent
     for path in world.rglob("*"):

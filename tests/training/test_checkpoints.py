@@ -181,6 +181,7 @@ def test_run_stopped_by_sigterm_ends_as_if_it_had_not_been(
     _assert_same(job, train(job), undisturbed, expected)
 
 
+@pytest.mark.long
 def test_run_killed_at_a_random_step_ends_bitwise_the_same(world: tuple[Path, Path], tmp_path: Path) -> None:
     undisturbed, job = (
         make_job(tmp_path / name, *world, epochs=15, checkpoint_seconds=ALWAYS) for name in ("undisturbed", "killed")
