@@ -20,7 +20,7 @@ SHOWN = {  # the artifacts of a step, beside its metrics
 }  # fmt: skip
 
 
-@pytest.mark.timeout(600)  # a process a step
+@pytest.mark.long
 def test_the_pipeline_runs_to_its_end_on_what_the_driver_hands_over(finished: Finished, tmp_path: Path):
     write_pipeline(tmp_path / "pipeline.yaml", None, 2)
     pipeline = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())
