@@ -5,14 +5,18 @@ BIN := .venv/bin
 ENV := .venv/.installed
 DEMO := runs/demo/$(shell date +%Y%m%d-%H%M%S)
 IMAGE ?= localhost/steerlm:test
+# Of the tests: one a core, each on one thread.
+WORKERS ?= $(shell nproc)
+PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test test-method test-distributed test-crash test-cluster test-cluster-short lint format compile \
+.PHONY: help demo test test-long test-method test-distributed test-crash test-cluster test-cluster-short lint format compile \
 	image lock clean
 
 help:
 	@echo "make demo              run the whole SteerLM v2 loop on this machine"
-	@echo "make test              the fast tests"
+	@echo "make test              the tests that belong to each edit, on all cores"
+	@echo "make test-long         the rest of what CI runs: whole runs as processes, kills, faults, retraining"
 	@echo "make test-method       the tests that show that the method works, over three seeds"
 	@echo "make test-distributed  the tests with several processes"
 	@echo "make test-crash        the tests that kill, disturb and crowd runs, on a disk and in a bucket"
@@ -34,7 +38,10 @@ demo: $(ENV)
 	$(BIN)/steerlm run examples/demo.yaml --root $(DEMO)
 
 test: $(ENV)
-	$(BIN)/python -m pytest -m "not method and not distributed and not crash and not cluster"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not long and not method and not distributed and not crash and not cluster"
+
+test-long: $(ENV)
+	$(BIN)/python -m pytest $(PARALLEL) -m long
 
 test-method: $(ENV)
 	$(BIN)/python -m pytest -m method --timeout 3600 -s

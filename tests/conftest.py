@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.in_process import Steerlm, steerlm_in_process
+from tests.once import Once
 from tests.services.fault_proxy import FaultProxy, fault_proxy
 from tests.services.s3 import BUCKET, S3Server, s3_server
 
 if TYPE_CHECKING:
+    from steerlm_core.config import RunConfig
     from tests.toy.runs import Finished
 
 CACHE = Path(__file__).resolve().parent.parent / "build" / "test-cache"
@@ -26,6 +28,13 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELI
 os.environ.setdefault("STEERLM_CACHE", str(CACHE))
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """What is made once for all workers of this run."""
+    mine = tmp_path_factory.getbasetemp()
+    return Once(mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine)
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +62,19 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def toy(once: Once) -> RunConfig:
+    """The small form of the toy world."""
+    from tests.toy.runs import small_toy
+
+    return small_toy(once)
+
+
+@pytest.fixture(scope="session")
+def finished(once: Once, toy: RunConfig) -> Finished:
     """Gives finished runs of the toy world, by their iterations; to be copied, not to be changed."""
     from tests.toy.runs import finished_runs
 
-    return finished_runs(tmp_path_factory.mktemp)
+    return finished_runs(once, toy)
 
 
 @pytest.fixture

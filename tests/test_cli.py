@@ -1,6 +1,5 @@
 """The command line: light where nothing heavy is asked for, and plain where there is no run."""
 
-import resource
 import subprocess
 import sys
 
@@ -8,7 +7,8 @@ import pytest
 
 from steerlm_core.store import open_store
 from steerlm_core.store.sealed import seal
-from tests.in_process import STEERLM
+
+HEAVY = {"boto3", "deepspeed", "kfp", "kubernetes", "numpy", "pyarrow", "scipy", "torch", "transformers"}
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,9 @@ def test_a_run_of_another_release_is_left_to_that(steerlm, tmp_path, words):
     assert "written by release 0.0.1 with schema version 0" in ended.err
 
 
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys, steerlm_core.cli; sys.exit(bool({'torch', 'transformers', 'pyarrow', 'kfp'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_help_takes_less_than_a_second_of_processor_time():
-    def spent() -> float:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    before = spent()
-    shown = subprocess.run([*STEERLM, "--help"], check=True, capture_output=True, text=True)
-    assert spent() - before < 1
+def test_help_names_the_commands_and_loads_nothing_heavy():
+    code = "import sys, steerlm_core.cli as c\ntry: c.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    shown = subprocess.run([sys.executable, "-c", code, "--help"], check=True, capture_output=True, text=True)
+    assert HEAVY.isdisjoint(shown.stderr.split())
     for command in ("init", "validate", "run", "resume", "status", "inspect", "generate", "step", "report", "export"):
         assert f" {command} " in shown.stdout

@@ -22,7 +22,6 @@ from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
 from tests.in_process import Steerlm
 from tests.toy.runs import Finished
-from tests.toy.world import build, small
 from tools.component_readmes import component_folders
 
 FOLDERS = {folder.name: folder.parent.name for folder in component_folders()}
@@ -59,9 +58,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+def config(toy: RunConfig) -> RunConfig:
     """One iteration of the toy world."""
-    return small(build(tmp_path_factory.mktemp("world"))).model_copy(update={"max_iterations": 1})
+    return toy.model_copy(update={"max_iterations": 1})
 
 
 @pytest.mark.parametrize("under_a_base_root", [False, True])

@@ -7,18 +7,27 @@ from typing import Any
 
 import yaml
 
+from tests.once import locked
+
+
+def tiny_model() -> Path:
+    """Return a base model that is made once and kept in the cache."""
+    from steerlm_core.embedded.base_model import BaseConfig, base_model
+    from steerlm_core.models.loading import cache_home
+
+    config = BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320, validation_stories=8)
+    with locked(cache_home() / "tiny.lock"):
+        return base_model(1, config=config)
+
 
 def tiny_settings(**changes: Any) -> dict[str, Any]:
-    """Return a configuration of two iterations, on a base model that is made once and kept in the cache."""
-    from steerlm_core.embedded.base_model import BaseConfig, base_model
-
-    model = BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320, validation_stories=8)
+    """Return a configuration of two iterations."""
     settings = {
         "name": "tiny",
         "max_iterations": 2,
         "attributes": [{"name": "verbosity", "description": "many words"}, {"name": "mood"}],
         "raters": {"verbosity": "word_count", "mood": "sentiment"},
-        "models": {"prior": str(base_model(1, config=model))},
+        "models": {"prior": str(tiny_model())},
         "annotated": {"attribute_texts": 32, "bootstrap_texts": 16},
         "attribute_fit": {"epochs": 1},
         "bootstrap_fit": {"epochs": 1},

@@ -113,7 +113,6 @@ def test_power_cut_of_a_node(launch: Launch, cut_node_2: Callable[[], None], tab
     message, seconds = goes_on_after(launched, start, "lost_node", 400)
     then = "next attempt goes on elsewhere, from the checkpoint, to the same weights"
     table.row("power cut of a node", "lost_node", message, seconds, then)
-    assert seconds <= 60
     assert {pod["spec"]["nodeName"] for pod in launched.pods() if pod["status"]["phase"] == "Succeeded"} == {"node-1"}
     assert model(launched) == model(undisturbed)
 

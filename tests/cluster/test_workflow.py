@@ -86,7 +86,7 @@ def test_a_terminated_workflow_ends_its_job_at_once_also_one_that_it_has_adopted
     start = time.monotonic()
     patch = '{"spec": {"activeDeadlineSeconds": 0}}'
     kubectl("-n", place.name, "patch", "workflow", second, "--type=merge", "-p", patch)
-    until("the job is deleted", lambda: _job(place, job) is None, 10, 0.2)
+    until("the job is deleted", lambda: _job(place, job) is None, 60, 0.2)
     seconds = time.monotonic() - start
     until("no pod runs", lambda: not _running(place, job["metadata"]["name"]), 30)
     until("the launcher has ended", lambda: _phase(place, second) == "Failed", 30)

@@ -1,6 +1,7 @@
 """A tiny configuration, and a run of it that the command itself has made."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,17 +21,19 @@ def config(tmp_path, settings) -> Path:
     return write_settings(tmp_path, settings)
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory) -> Path:
-    """The root of a run of two iterations, made by the command itself."""
-    folder = tmp_path_factory.mktemp("finished")
-    return folder / "root"
+@pytest.fixture
+def tiny_run(once, config, steerlm) -> Path:
+    """A folder with the root of a run of two iterations, made by the command itself, and what it showed."""
+
+    def run(folder: Path) -> None:
+        ended = steerlm("run", config, "--root", folder / "root", "--display", "plain")
+        assert ended.code == 0, ended.err
+        (folder / "shown.json").write_text(json.dumps(ended))
+
+    return once.made("tiny-run", run)
 
 
 @pytest.fixture
-def root(tiny_run, config, steerlm) -> Path:
-    if not tiny_run.exists():
-        ended = steerlm("run", config, "--root", tiny_run, "--display", "plain")
-        assert ended.code == 0, ended.err
-        (tiny_run.parent / "shown.json").write_text(json.dumps(ended))
-    return tiny_run
+def root(tiny_run, tmp_path) -> Path:
+    """The same run, to be changed."""
+    return Path(shutil.copytree(tiny_run / "root", tmp_path / "finished"))

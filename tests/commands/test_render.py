@@ -10,11 +10,12 @@ import yaml
 from steerlm_core import __version__
 from steerlm_core.cli import main
 from steerlm_core.commands.configure import Example, example_text
-from steerlm_core.config import load_config
+from steerlm_core.config import load_config, parse_config
 from steerlm_core.kube.job.spec import JobTarget, build_job
 from steerlm_core.platform import load_platform
 from tests.runs import run_at
 from tests.services.kube_api import kube_api
+from tests.tiny import tiny_settings
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_it_prints_the_job_of_a_configuration(files, monkeypatch, capsys):
 
 
 def test_a_run_root_gives_its_own_id(files, monkeypatch, capsys, tmp_path):
-    config, platform = files
-    run = run_at(tmp_path / "run", load_config(config))
+    _, platform = files
+    run = run_at(tmp_path / "run", parse_config(tiny_settings(), "tiny"))
     monkeypatch.setenv("STEERLM_PLATFORM", str(platform))
     assert steerlm(monkeypatch, "render", tmp_path / "run") == 0
     found = yaml.safe_load(capsys.readouterr().out)

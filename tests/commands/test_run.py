@@ -31,8 +31,9 @@ def test_the_platform_of_the_environment_is_heard_of_however_it_is_spelt(steerlm
     assert ran
 
 
-def test_a_run_shows_its_iterations_and_says_how_it_ended(root):
-    ended = Ended(*json.loads((root.parent / "shown.json").read_text()))
+def test_a_run_shows_its_iterations_and_says_how_it_ended(tiny_run):
+    root = tiny_run / "root"
+    ended = Ended(*json.loads((tiny_run / "shown.json").read_text()))
     assert [line[10:21] for line in ended.err.splitlines() if "distance" in line and " → " in line] == [
         "iteration 0",
         "iteration 1",

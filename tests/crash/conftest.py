@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from steerlm_core.config import RunConfig
 from tests.crash.trials import Trials, new_trials
+from tests.crash.world import tiny
 
 
 @pytest.fixture(scope="session")
-def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
+def trials(toy: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
     """The undisturbed run that all others are compared to."""
-    trials = new_trials(tmp_path_factory.mktemp("trials"))
+    trials = new_trials(tmp_path_factory.mktemp("trials"), tiny(toy))
     yield trials
     trials.clean()
 

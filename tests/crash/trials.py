@@ -15,7 +15,7 @@ from typing import Any
 from steerlm_core.config import RunConfig
 from steerlm_core.store import open_store
 from tests.crash.runners import MISTAKE, PLANNED, Runner, Signal, Write, finish, start
-from tests.crash.world import committed, tiny, without_times_of_parts
+from tests.crash.world import committed, without_times_of_parts
 from tests.toy.runs import results
 
 COMMITS = ("manifest.json", "commit.json")
@@ -74,9 +74,9 @@ class Trials:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def new_trials(folder: Path) -> Trials:
-    """Make the world, and run once undisturbed."""
-    config, root = tiny(folder / "world"), str(folder / "undisturbed")
+def new_trials(folder: Path, config: RunConfig) -> Trials:
+    """Run once undisturbed."""
+    root = str(folder / "undisturbed")
     finish(folder, root, config)
     return Trials(folder, config, results(root))
 

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
-from typing import Any
 
 from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.layout import ITERATION_STEPS
 from steerlm_core.store import open_store
 from steerlm_core.store.manifest import Manifest
 from tests.toy.runs import RESULTS
-from tests.toy.world import build
 
 ITERATIONS = 2
 STEPS = ("prepare", *(f"{number:03d}-{step}" for number in range(ITERATIONS) for step in ITERATION_STEPS), "confirm")
 _DOCUMENTS = re.compile(rf"run\.json|(?!.*/checkpoints/).*/manifest\.json|{RESULTS.pattern}")
 
 
-def tiny(folder: Path, **runtime: Any) -> RunConfig:
+def tiny(toy: RunConfig) -> RunConfig:
     """A configuration of the toy world that stops by itself after two iterations, with a checkpoint at every step."""
-    raw = build(folder).model_dump(mode="json")
+    raw = toy.model_dump(mode="json")
     raw["prompts"] |= {"train": 12, "held_out": 8, "prompts_per_part": 7}
     raw["generate"] |= {"candidates": 4, "batch": 16}
     raw["train"] |= {"checkpoint_seconds": 1e-6}
     raw["convergence"] |= {"min_ess": 1.0, "patience": ITERATIONS, "min_relative_improvement": 0.99}
-    raw["runtime"] |= runtime
-    return parse_config(raw, "tiny")
+    return parse_config({**raw, "max_iterations": 6}, "tiny")
 
 
 def committed(root: str) -> dict[str, str]:

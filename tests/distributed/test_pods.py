@@ -23,6 +23,7 @@ from steerlm_core.training.checkpoints import latest
 from tests.distributed.pods import JOB, heartbeat, pods, step
 from tests.runs import run_at
 from tests.services.processes import free_ports
+from tests.tiny import tiny_model
 from tests.waiting import until
 
 STEPS = 960  # a quick machine makes a hundred a second, and is to be disturbed meanwhile
@@ -45,12 +46,8 @@ CHECKPOINTS = ["--how", '{"checkpoint_seconds": 0.5}']
 @pytest.fixture(scope="module")
 def weighed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on a disk whose first iteration is ready to train."""
-    from steerlm_core.embedded.base_model import BaseConfig, base_model
-
-    prior = base_model(1, config=BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320,
-                                            validation_stories=8))  # fmt: skip
     root = str(tmp_path_factory.mktemp("runs") / "weighed")
-    run = run_at(root, parse_config({**SETTINGS, "models": {"prior": str(prior)}}, "tiny"))
+    run = run_at(root, parse_config({**SETTINGS, "models": {"prior": str(tiny_model())}}, "tiny"))
     runtime.prepare(run)
     for name in ("generate", "label", "score_prior", "weigh"):
         runtime.run_step(run, name, 0)

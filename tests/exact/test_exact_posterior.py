@@ -12,6 +12,7 @@ from steerlm_core.steps.prompt_set import draw_pairs, read_prompts
 from tests.runs import loop_at
 from tests.toy.world import Posterior, build
 
+pytestmark = pytest.mark.long
 PAIRS = 32  # held-out pairs over which the KL is computed
 
 

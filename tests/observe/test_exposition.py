@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -44,19 +43,18 @@ def test_a_gateway_that_is_gone_is_reported_once_and_the_work_goes_on():
     assert _pushed(port, "label", "weigh")[-1].kind == "finished"
 
 
-def test_a_gateway_that_hangs_holds_up_a_step_for_seconds_only(monkeypatch):
+def test_a_gateway_that_hangs_is_given_up_and_the_work_goes_on(monkeypatch):
     monkeypatch.setattr("steerlm_core.observe.exposition._PUSH_SECONDS", 0.3)
     release = threading.Event()
 
     class Hangs(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
-            release.wait(60)
+            release.wait()
 
     (port,) = free_ports("127.0.0.1", 1)
     with HTTPServer(("127.0.0.1", port), Hangs) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        started = time.monotonic()
-        _pushed(port, "label")
-        took = time.monotonic() - started
-        release.set()
-    assert took < 10
+        try:
+            assert _pushed(port, "label")[-1].kind == "finished"  # while the gateway hangs
+        finally:
+            release.set()

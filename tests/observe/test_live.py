@@ -42,7 +42,7 @@ def config(tmp_path) -> Path:
     return tmp_path / "tiny.yaml"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_run_in_a_bucket_is_watched_from_elsewhere_until_it_ends(bucket, config):
     run = _start("run", config, "--root", bucket)
     store = open_store(bucket)
@@ -100,7 +100,7 @@ def test_what_was_shown_once_is_not_shown_again(tmp_path):
         assert [event.step for event in live.new()] == ["train", "label"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_terminal_shows_a_live_picture_and_gets_its_cursor_back(config, tmp_path):
     ours, theirs = pty.openpty()
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
@@ -129,7 +129,7 @@ def _until_closed(handle: int) -> str:
         found += data
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_display_whose_reader_is_gone_never_kills_the_run(config, tmp_path):
     run = _start("run", config, "--root", tmp_path / "run", "--display", "plain")
     run.stderr.readline()

@@ -19,8 +19,9 @@ from tests.services.prometheus import monitoring, tool
 from tests.tiny import tiny_settings
 from tests.waiting import until
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.timeout(300)
+
 def test_prometheus_scrapes_a_run_while_it_trains(tmp_path):
     with monitoring(tmp_path) as found:
         run = _start(tmp_path, {PORT: str(found.port)}, train={"epochs": 100_000})
@@ -35,7 +36,6 @@ def test_prometheus_scrapes_a_run_while_it_trains(tmp_path):
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
-@pytest.mark.timeout(300)
 def test_prometheus_finds_what_the_steps_of_a_run_pushed(tmp_path):
     with monitoring(tmp_path) as found:
         code = _start(tmp_path, {GATEWAY: found.gateway}).wait(200)

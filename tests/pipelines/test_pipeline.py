@@ -172,6 +172,7 @@ def test_where_nothing_is_new_nothing_runs(root):
     assert not root.exists()
 
 
+@pytest.mark.long
 def test_the_configuration_limits_the_iterations_unless_the_pipeline_is_told_otherwise(root):
     run_pipeline(root, max_iterations=0, config=plain(config(max_iterations=2)))
     assert [name for name in called(root) if name.startswith("decide")] == ["decide 0", "decide 1"]
@@ -186,6 +187,7 @@ def run_pipeline(root: Path | str, **arguments: object) -> None:
     load_pipeline()(**{"root": str(root), "config": plain(config()), "max_iterations": 1, **arguments})
 
 
+@pytest.mark.long
 def test_stops_at_max_iterations_and_goes_on_when_it_is_raised(root):
     run_under_kfp_local(open_store(str(root)), config(max_iterations=1))
     assert called(root).count("decide 0") == 1

@@ -36,7 +36,7 @@ def run_in_process(root: Path, config: RunConfig) -> None:
     loop_at(root, config)
 
 
-@pytest.mark.timeout(600)  # a process a step; and the first test to use the base model makes it
+@pytest.mark.long
 def test_both_runners_find_and_decide_the_same(tmp_path, monkeypatch):
     compile_to(tmp_path / "pipeline.yaml", iterations=2)
     short = components.load_component_from_file(str(tmp_path / "pipeline.yaml"))

@@ -10,13 +10,12 @@ import yaml
 from steerlm_core.config import RunConfig, parse_config
 from tests.in_process import Steerlm
 from tests.retrain.base import Said, written
-from tests.toy.world import build, small
 
 
 @pytest.fixture(scope="session")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+def config(toy: RunConfig) -> RunConfig:
     """One iteration of the toy world, whose policy is the prior."""
-    raw = small(build(tmp_path_factory.mktemp("world"))).model_dump(mode="json", exclude_none=True)
+    raw = toy.model_dump(mode="json", exclude_none=True)
     raw["models"]["policy"] = raw["models"]["prior"]
     return parse_config({**raw, "max_iterations": 1, "raters": {}}, "test")
 
@@ -42,10 +41,10 @@ def retrained(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy world's folder, with its small configuration in config.yaml."""
+def world(toy: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the toy world's small configuration in config.yaml."""
     folder = tmp_path_factory.mktemp("world")
-    raw = small(build(folder)).model_dump(mode="json", exclude_none=True)
+    raw = toy.model_dump(mode="json", exclude_none=True)
     raw |= {"max_iterations": 1, "raters": {}}
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
     return folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -11,7 +13,8 @@ from steerlm_core.store import open_store
 from tests.retrain.base import config_file, noted, runs_in
 
 
-def test_retraining_from_the_first_model_to_a_rollback(world, bucket, tmp_path, said):
+@pytest.mark.long
+def test_retraining_from_the_first_model_to_a_rollback(toy, world, bucket, tmp_path, said):
     """A first run, one on the same data, one on new prompts, one that only makes it worse; then back."""
     config = config_file(world, tmp_path)
     assert "Promoted: the run ended" in said("retrain", config, bucket)
@@ -25,7 +28,7 @@ def test_retraining_from_the_first_model_to_a_rollback(world, bucket, tmp_path, 
     assert "Nothing new: the last finished run" in said("retrain", config, bucket)
     assert {found.key.split("/")[1] for found in base.listing("runs/")} == {first["root"].rsplit("/", 1)[1]}
 
-    lines = (world / "prompts.jsonl").read_text().splitlines()
+    lines = Path(toy.prompts.source).read_text().splitlines()
     (tmp_path / "new.jsonl").write_text("\n".join(reversed(lines[:100])) + "\n")
     words = said("retrain", config_file(world, tmp_path, source=str(tmp_path / "new.jsonl")), bucket)
     assert f"from the promoted model of run '{first['run_id']}'" in words

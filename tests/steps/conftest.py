@@ -6,21 +6,16 @@ from pathlib import Path
 import pytest
 
 from steerlm_core.config import RunConfig
+from tests.once import Once
 from tests.steps.world import World, loop
-from tests.toy.world import build, small
+from tests.toy.runs import Finished
+from tests.toy.world import small
 
 
 @pytest.fixture(scope="session")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return small(build(tmp_path_factory.mktemp("toy")))
-
-
-@pytest.fixture(scope="session")
-def keeping(config, tmp_path_factory) -> World:
+def keeping(finished: Finished) -> World:
     """Two iterations that keep cut responses; not to be changed."""
-    world = World(tmp_path_factory.mktemp("keep") / "run")
-    loop(world.root, config)
-    return world
+    return World(finished(2))
 
 
 @pytest.fixture
@@ -30,10 +25,9 @@ def world(keeping, tmp_path) -> World:
 
 
 @pytest.fixture(scope="session")
-def dropping(config, tmp_path_factory) -> World:
+def dropping(toy: RunConfig, once: Once) -> World:
     """One iteration that drops cut responses, of which it has many; not to be changed."""
-    world = World(tmp_path_factory.mktemp("drop") / "run")
-    world_config = small(config, truncated="drop", max_new_tokens=2)
-    prompts = world_config.prompts.model_copy(update={"train": 32, "held_out": 32})  # so that some groups stay short
-    loop(world.root, world_config.model_copy(update={"prompts": prompts}), 1)
-    return world
+    config = small(toy, truncated="drop", max_new_tokens=2)
+    prompts = config.prompts.model_copy(update={"train": 32, "held_out": 32})  # so that some groups stay short
+    config = config.model_copy(update={"prompts": prompts})
+    return World(once.made("dropping", lambda folder: loop(folder / "run", config, 1)) / "run")

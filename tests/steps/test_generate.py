@@ -44,8 +44,8 @@ def test_keep_draws_no_more_than_n(keeping):
             assert len(rows) == CANDIDATES
 
 
-def test_a_candidate_does_not_depend_on_the_size_of_parts_and_batches(keeping, config, tmp_path):
-    raw = config.model_dump(mode="json")
+def test_a_candidate_does_not_depend_on_the_size_of_parts_and_batches(keeping, toy, tmp_path):
+    raw = toy.model_dump(mode="json")
     raw["prompts"]["prompts_per_part"], raw["generate"]["batch"] = 3, 7
     other = World(tmp_path / "run")
     run = run_at(other.root, parse_config(raw, "toy"))

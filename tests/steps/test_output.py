@@ -79,7 +79,7 @@ def test_a_manifest_that_is_damaged_or_missing_is_named(world):
         world.run("weigh")
 
 
-def test_a_loop_that_dies_before_every_commit_ends_as_if_it_had_not(keeping, config, tmp_path, monkeypatch):
+def test_a_loop_that_dies_before_every_commit_ends_as_if_it_had_not(keeping, toy, tmp_path, monkeypatch):
     died: set[str] = set()
     honest = Output.commit
 
@@ -92,7 +92,7 @@ def test_a_loop_that_dies_before_every_commit_ends_as_if_it_had_not(keeping, con
     monkeypatch.setattr(Output, "commit", dies_once)
     mine = World(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        loop(mine.root, config)
+        loop(mine.root, toy)
     for _ in range(50):
         with suppress(KeyboardInterrupt):  # of dies_once
             loop(mine.root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.observe.events import Event, EventLog
 from tests.runs import run_at
 from tests.tiny import tiny_settings
-from tests.toy.world import build, small
 
 # What prepare writes, in order, and the user's folder that it is a copy of.
 OUTPUTS = {"models/prior": "prior", "models/attribute": "attribute", "models/policy-0": "policy", "prompts": ""}
@@ -26,10 +26,11 @@ def _prepare(root: Path, config: RunConfig | None = None) -> list[Event]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
+def world(toy: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
     """The toy world, with a folder of its own for each model."""
-    folder = tmp_path_factory.mktemp("toy")
-    raw = small(build(folder)).model_dump(mode="json")
+    source, folder = Path(toy.prompts.source).parent, tmp_path_factory.mktemp("own") / "toy"
+    shutil.copytree(source, folder)
+    raw = json.loads(toy.model_dump_json().replace(str(source), str(folder)))
     shutil.copytree(folder / "prior", folder / "policy")
     raw["models"]["policy"] = str(folder / "policy")
     return folder, parse_config(raw, "toy")

@@ -26,6 +26,7 @@ def run(finished: Finished, tmp_path: Path) -> RunStore:
     return open_store(str(shutil.copytree(finished(2), tmp_path / "run")))
 
 
+@pytest.mark.long
 def test_a_copy_in_a_bucket_is_the_run_and_goes_on(steerlm, run, bucket, tmp_path):
     ended = steerlm("copy", run.root, bucket)
     assert ended.code == 0, ended.err

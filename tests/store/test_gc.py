@@ -23,7 +23,6 @@ from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.sealed import seal
 from tests.runs import loop_at, run_at
 from tests.toy.runs import Finished, problems
-from tests.toy.world import build, small
 
 
 @pytest.fixture
@@ -209,8 +208,8 @@ def test_retention_keeps_what_is_promoted(run, tmp_path):
     assert problems(run) == {}
 
 
-def test_retention_as_the_loop_goes_along_keeps_what_is_promoted(tmp_path):
-    raw = small(build(tmp_path / "world")).model_dump(mode="json")
+def test_retention_as_the_loop_goes_along_keeps_what_is_promoted(toy, tmp_path):
+    raw = toy.model_dump(mode="json")
     config = parse_config({**raw, "runtime": {**raw["runtime"], "keep_models": 0, "keep_candidates": 0}}, "test")
     base, run = open_store(str(tmp_path / "base")), open_store(str(tmp_path / "run"))
     run_at(run.root, config)
@@ -219,8 +218,8 @@ def test_retention_as_the_loop_goes_along_keeps_what_is_promoted(tmp_path):
     assert read_contents(run).removed == set()
 
 
-def test_a_run_out_of_reach_of_its_base_root_goes_on_and_removes_nothing(bucket, tmp_path):
-    raw = small(build(tmp_path / "world")).model_dump(mode="json")
+def test_a_run_out_of_reach_of_its_base_root_goes_on_and_removes_nothing(toy, bucket, tmp_path):
+    raw = toy.model_dump(mode="json")
     config = parse_config({**raw, "runtime": {**raw["runtime"], "keep_candidates": 0}}, "test")
     run = open_store(str(tmp_path / "run"))
     run_at(run.root, config, {"base_root": "s3://no-such-bucket/base", "started_from": None})

@@ -11,21 +11,20 @@ from steerlm_core.errors import DataError, ModelError
 from steerlm_core.store import open_store
 from steerlm_core.store.inputs import Inputs
 from tests.runs import loop_at
-from tests.toy.world import build, small
 
 
-def test_a_run_on_inputs_in_a_bucket_is_the_run_on_those_on_disk(bucket, tmp_path):
-    config = small(build(tmp_path / "world"))
-    store = open_store(f"{bucket}/inputs")
-    for path in (tmp_path / "world").rglob("*"):
+@pytest.mark.long
+def test_a_run_on_inputs_in_a_bucket_is_the_run_on_those_on_disk(toy, bucket, tmp_path):
+    store, world = open_store(f"{bucket}/inputs"), Path(toy.prompts.source).parent
+    for path in world.rglob("*"):
         if path.is_file():
-            store.upload(path.relative_to(tmp_path / "world").as_posix(), path)
-    raw = config.model_dump(mode="json")
+            store.upload(path.relative_to(world).as_posix(), path)
+    raw = toy.model_dump(mode="json")
     raw["prompts"]["source"] = f"{bucket}/inputs/prompts.jsonl"
     raw["models"] |= {
         name: f"{bucket}/inputs/{Path(raw['models'][name]).name}" for name in ("prior", "policy", "attribute")
     }
-    roots = {"disk": (str(tmp_path / "run"), config), "bucket": (f"{bucket}/run", parse_config(raw, "test"))}
+    roots = {"disk": (str(tmp_path / "run"), toy), "bucket": (f"{bucket}/run", parse_config(raw, "test"))}
     for root, given in roots.values():
         loop_at(root, given, 1)
     one, other = (open_store(root) for root, _ in roots.values())
@@ -64,10 +63,9 @@ def test_what_is_not_there_is_named(bucket, tmp_path):
     assert inputs.fetch("some/path") == Path("some/path")
 
 
-def test_a_folder_in_a_bucket_that_is_no_model_is_refused(bucket, tmp_path):
-    config = small(build(tmp_path / "world"))
+def test_a_folder_in_a_bucket_that_is_no_model_is_refused(toy, bucket, tmp_path):
     open_store(bucket).put("stuff/readme.txt", b"x")
-    raw = config.model_dump(mode="json")
+    raw = toy.model_dump(mode="json")
     raw["models"]["policy"] = f"{bucket}/stuff"
     with pytest.raises(ModelError, match=rf"models\.policy: '{bucket}/stuff' is no model folder"):
         loop_at(tmp_path / "run", parse_config(raw, "test"), 1)

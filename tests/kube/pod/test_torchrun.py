@@ -1,12 +1,11 @@
 """Ranks that run out of memory, by the kernel's word and by their own."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from steerlm_core.kube.pod import torchrun
+from steerlm_core.training import launch
 
 
 @pytest.mark.parametrize(
@@ -18,15 +17,11 @@ def test_kills_are_read_from_either_version_of_the_cgroup(tmp_path, monkeypatch,
     assert torchrun.oom_kills() == 2
 
 
-def test_a_rank_that_runs_out_of_memory_says_so(tmp_path):
+def test_a_rank_that_runs_out_of_memory_says_so(tmp_path, monkeypatch):
     """A real allocation that cannot be made, where a rank would make it."""
-    script = (
-        "import sys; from pathlib import Path; from steerlm_core.training import launch, run\n"
-        "run.train = lambda job, report: bytearray(1 << 60)\n"
-        "sys.exit(launch._train_here(None, Path(sys.argv[1])))"
-    )
-    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
-    assert ended.returncode == 2
+    monkeypatch.setattr(launch, "end_with_parent", lambda: None)  # this process is no rank
+    monkeypatch.setattr("steerlm_core.training.run.train", lambda job, report: bytearray(1 << 60))
+    assert launch._train_here(None, tmp_path) == 2
     kind, message = json.loads((tmp_path / "error-0.json").read_text())
     assert kind == "OutOfMemoryError"
     assert "train.token_budget" in message
