@@ -25,9 +25,10 @@ from steerlm_core.kube.pod_state import (
     is_suspended,
     last_words,
     name_of,
-    named_condition,
     states,
     uid_of,
+    unscheduled,
+    waiting,
     wanted_pods,
 )
 from steerlm_core.kube.pod_template import CONTAINER
@@ -98,7 +99,7 @@ def phase(sight: Sight) -> str:
         return "suspended"
     if _missing(sight):
         return "admission"
-    if not all(condition(pod, "PodScheduled") for pod in sight.pods):
+    if any(unscheduled(pod) for pod in sight.pods):
         return "scheduling"
     if not all(has_started(pod) for pod in sight.pods):
         return "image"
@@ -223,14 +224,11 @@ def _lost_node(pod: Object, sight: Sight) -> Symptom:
 
 
 def _stuck_containers(pod: Object, budgets: BudgetsConfig) -> Iterator[Symptom]:
-    for container, state in states(pod):
-        waiting = state.get("waiting", {})
-        reason = waiting.get("reason")
-        where = f"pod {name_of(pod)}, container {container}"
-        said = f"{where}: {reason}: {waiting.get('message', '')}".rstrip(": ")
+    for container, reason, message in waiting(pod):
+        said = f"pod {name_of(pod)}, container {container}: {reason}: {message}".rstrip(": ")
         if reason in _IMAGE:
             image = container_spec(pod, container).get("image", "")
-            patience = _image_patience(reason, waiting.get("message", "").replace(image, ""), budgets)
+            patience = _image_patience(reason, message.replace(image, ""), budgets)
             yield Symptom("image", f"image {uid_of(pod)} {container}", f"{said} (image {image})", patience)
         elif reason in _UNUSABLE:
             yield Symptom("configuration", f"unusable {uid_of(pod)} {container}", said, _TRIES)
@@ -258,8 +256,7 @@ def _waiting(sight: Sight, budgets: BudgetsConfig) -> Iterator[Symptom]:
     elif now == "admission":
         yield _not_admitted(sight, budgets)
     elif now == "scheduling":
-        pod = next(pod for pod in sight.pods if not condition(pod, "PodScheduled"))
-        words = (named_condition(pod, "PodScheduled") or {}).get("message", "no scheduler has looked at it")
+        pod, words = next((pod, words) for pod in sight.pods if (words := unscheduled(pod)))
         yield Symptom("unschedulable", "scheduling", f"pod {name_of(pod)}: {words}", budgets.scheduling)
     elif now == "image":
         yield Symptom("image", "image", _not_started(sight, budgets), budgets.image)

@@ -68,6 +68,20 @@ def states(pod: Object) -> Iterator[tuple[str, Object]]:
             yield status["name"], status.get("state", {})
 
 
+def waiting(pod: Object) -> Iterator[tuple[str, str, str]]:
+    """Container, reason and message of every container that waits to be started."""
+    for container, state in states(pod):
+        if found := state.get("waiting"):
+            yield container, found.get("reason", ""), found.get("message", "")
+
+
+def unscheduled(pod: Object) -> str:
+    """Why a pod has no node yet, in the scheduler's words; empty where it has one."""
+    if condition(pod, "PodScheduled"):
+        return ""
+    return str((named_condition(pod, "PodScheduled") or {}).get("message") or "no scheduler has looked at it")
+
+
 def main_states(pod: Object) -> list[Object]:
     """State of every container that is no init container."""
     return [status.get("state", {}) for status in pod["status"].get("containerStatuses", [])]
