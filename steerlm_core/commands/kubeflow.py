@@ -22,6 +22,7 @@ from steerlm_core.commands.kubeflow_options import (
     service_account,
 )
 from steerlm_core.commands.kubeflow_status import follow_run, status
+from steerlm_core.commands.kubeflow_stop import stop
 from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config
 from steerlm_core.errors import ConfigError
@@ -156,6 +157,7 @@ def schedule(
 
 
 app.command()(status)
+app.command()(stop)
 
 
 def _checked(config: Path | None, uri: str | None, check: bool) -> RunConfig | None:
