@@ -7,7 +7,7 @@ from typing import Any
 
 def tiny_settings(**changes: Any) -> dict[str, Any]:
     """Return a configuration of two iterations, on a base model that is made once and kept in the cache."""
-    from steerlm_core.embedded.base_model import BaseConfig, base_model
+    from steerlm_core.training.base_model import BaseConfig, base_model
 
     model = BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320, validation_stories=8)
     settings = {

@@ -1,1 +1,1 @@
-"""The embedded default: a corpus, a tokenizer and a tiny model, all made by this project on this machine."""
+"""The embedded default: a corpus, its annotations and a tokenizer; `steerlm_core.training.base_model` makes the model."""

@@ -58,7 +58,7 @@ def resolve_model(
         ModelError: There is no such model, or it is not in a form that is loaded.
     """
     if reference == EMBEDDED:
-        from steerlm_core.embedded.base_model import base_model
+        from steerlm_core.training.base_model import base_model
 
         return base_model(seed, progress=progress)
     if reference.startswith(PACKAGE):

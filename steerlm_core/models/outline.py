@@ -46,7 +46,7 @@ def outline_model(reference: str, seed: int, where: str, fetch: Callable[[str], 
         ModelError: There is no such model, or it is not in a form that is loaded.
     """
     if reference == EMBEDDED:
-        from steerlm_core.embedded.base_model import base_outline
+        from steerlm_core.training.base_model import base_outline
 
         return base_outline(seed)
     if reference.startswith(PACKAGE):

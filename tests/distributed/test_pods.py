@@ -45,7 +45,7 @@ CHECKPOINTS = ["--how", '{"checkpoint_seconds": 0.5}']
 @pytest.fixture(scope="module")
 def weighed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on a disk whose first iteration is ready to train."""
-    from steerlm_core.embedded.base_model import BaseConfig, base_model
+    from steerlm_core.training.base_model import BaseConfig, base_model
 
     prior = base_model(1, config=BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320,
                                             validation_stories=8))  # fmt: skip
