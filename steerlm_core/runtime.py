@@ -22,7 +22,8 @@ from typing import Any, Literal
 from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import ConfigError, RunStateError, StoreError
-from steerlm_core.observe.display import Display, make_display
+from steerlm_core.observe.display import Display
+from steerlm_core.observe.display_mode import make_display
 from steerlm_core.observe.watch import watched
 from steerlm_core.retrain import running
 from steerlm_core.retrain.finish import finish as finish_run

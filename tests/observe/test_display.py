@@ -9,7 +9,8 @@ import time
 import pytest
 
 from steerlm_core.observe import display as display_module
-from steerlm_core.observe.display import Display, PlainDisplay, RichDisplay, make_display
+from steerlm_core.observe.display import Display, PlainDisplay, RichDisplay
+from steerlm_core.observe.display_mode import make_display
 from steerlm_core.observe.events import Event, EventLog
 from steerlm_core.observe.log_display import LogDisplay
 from steerlm_core.observe.step_state import StepState
