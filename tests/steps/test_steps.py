@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import steerlm_core.steps.generate as generate_module
-from steerlm_core import layout, runtime
+from steerlm_core import layout
 from steerlm_core.config import GenerateConfig, RunConfig, parse_config
 from steerlm_core.errors import CaptureError, DataError, ForeignOutputError, RunStateError
 from steerlm_core.observe.events import EventLog
@@ -415,7 +414,7 @@ def test_the_loser_of_a_race_with_the_same_result_goes_on(world):
 
 
 def test_the_gate_wants_the_commit_before(world):
-    gate = partial(runtime.gate, world.opened)
+    gate = world.opened.gate
     assert [gate(0, 2), gate(1, 2), gate(2, 3), gate(2, 2)] == ["run", "run", "run", "stop"]
     with pytest.raises(RunStateError, match="iteration 2 has no commit, so iteration 3 cannot start"):
         gate(3, 4)
