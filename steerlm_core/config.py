@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -276,6 +277,11 @@ class RunConfig(Section):
 def local_path(reference: str) -> Path:
     """Return the path that a user has written."""
     return Path(reference).expanduser()
+
+
+def cache_home() -> Path:
+    """Where models made or unpacked here are kept between runs: $STEERLM_CACHE or ~/.cache/steerlm."""
+    return Path(os.environ.get("STEERLM_CACHE") or Path.home() / ".cache" / "steerlm")
 
 
 def digest(value: Any) -> str:

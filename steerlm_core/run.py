@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from steerlm_core import __version__, layout
 from steerlm_core.config import RunConfig, parse_config
@@ -103,6 +103,25 @@ class Run:
     @cached_property
     def _scratch(self) -> Scratch:
         return Scratch()
+
+    def gate(self, iteration: int, max_iterations: int = 0) -> Literal["run", "stop"]:
+        """Whether an iteration is to be done.
+
+        Args:
+            iteration: The iteration.
+            max_iterations: Most iterations; 0: as the run's configuration says.
+
+        Raises:
+            RunStateError: The iteration before has no commit.
+        """
+        if self.store.exists(layout.DECISION) or iteration >= (max_iterations or self.config.max_iterations):
+            return "stop"
+        if iteration > 0 and not self.store.exists(layout.commit(iteration - 1)):
+            raise RunStateError(
+                f"{self.root}: iteration {iteration - 1} has no commit, so iteration {iteration} cannot start. "
+                f"`steerlm resume {self.root}` finishes it."
+            )
+        return "run"
 
     def context(self, events: Events, iteration: int | None = None) -> StepContext:
         """Build the context of a step; that of an iteration's is at the policy that the iteration starts from."""

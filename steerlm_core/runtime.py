@@ -17,12 +17,13 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from steerlm_core import layout
 from steerlm_core.config import RunConfig
 from steerlm_core.errors import ConfigError, RunStateError, StoreError
-from steerlm_core.observe.display import Display, make_display
+from steerlm_core.observe.display import Display
+from steerlm_core.observe.display_mode import make_display
 from steerlm_core.observe.watch import watched
 from steerlm_core.retrain import running
 from steerlm_core.retrain.finish import finish as finish_run
@@ -82,7 +83,7 @@ def run_loop(run: Run, max_iterations: int | None = None) -> dict[str, Any]:
     limit = max_iterations or run.config.max_iterations
     prepare(run)
     for iteration in range(limit):
-        if gate(run, iteration, limit) == "stop":
+        if run.gate(iteration, limit) == "stop":
             break
         for name in layout.ITERATION_STEPS:
             run_step(run, name, iteration)
@@ -143,27 +144,6 @@ def _retire(run: Run) -> None:
         _logger.warning("%s: nothing is removed, as what is promoted is not to be known: %s", run.root, error)
         return
     retire(run.store, contents, keep.keep_models, keep.keep_candidates, in_use)
-
-
-def gate(run: Run, iteration: int, max_iterations: int = 0) -> Literal["run", "stop"]:
-    """Whether an iteration is to be done.
-
-    Args:
-        run: The run.
-        iteration: The iteration.
-        max_iterations: Most iterations; 0: as the run's configuration says.
-
-    Raises:
-        RunStateError: The iteration before has no commit.
-    """
-    if run.store.exists(layout.DECISION) or iteration >= (max_iterations or run.config.max_iterations):
-        return "stop"
-    if iteration > 0 and not run.store.exists(layout.commit(iteration - 1)):
-        raise RunStateError(
-            f"{run.root}: iteration {iteration - 1} has no commit, so iteration {iteration} cannot start. "
-            f"`steerlm resume {run.root}` finishes it."
-        )
-    return "run"
 
 
 def confirm(run: Run) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from tests.once import locked
 
 def tiny_model() -> Path:
     """Return a base model that is made once and kept in the cache."""
-    from steerlm_core.embedded.base_model import BaseConfig, base_model
-    from steerlm_core.models.loading import cache_home
+    from steerlm_core.config import cache_home
+    from steerlm_core.training.base_model import BaseConfig, base_model
 
     config = BaseConfig(hidden=32, layers=1, heads=2, intermediate=64, stories=320, validation_stories=8)
     with locked(cache_home() / "tiny.lock"):

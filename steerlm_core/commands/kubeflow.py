@@ -1,4 +1,4 @@
-"""`steerlm kubeflow …`: submit, upload, schedule and look at runs on Kubeflow Pipelines."""
+"""`steerlm kubeflow …`: submit, upload, schedule, look at and stop runs on Kubeflow Pipelines."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from steerlm_core.commands.kubeflow_options import (
     service_account,
 )
 from steerlm_core.commands.kubeflow_status import follow_run, status
+from steerlm_core.commands.kubeflow_stop import stop
 from steerlm_core.commands.render import PlatformFile
 from steerlm_core.config import RunConfig, load_config
 from steerlm_core.errors import ConfigError
@@ -29,7 +30,7 @@ from steerlm_core.errors import ConfigError
 if TYPE_CHECKING:
     from steerlm_core.kubeflow.package import Package
 
-app = typer.Typer(no_args_is_help=True, help="Submit, upload, schedule and look at runs on Kubeflow Pipelines.")
+app = typer.Typer(no_args_is_help=True, help="Submit, upload, schedule, look at and stop runs on Kubeflow Pipelines.")
 
 Config = Annotated[Path | None, typer.Argument(help="The configuration, a YAML file.", show_default=False)]
 ConfigUri = Annotated[str | None, typer.Option(help="Where the first step reads the configuration: s3://…")]
@@ -77,8 +78,10 @@ def submit(
             run = start(kubeflow, package, arguments, name, experiment, service_account(platform))
             typer.echo(f"Run {run.run_id} of {package.name} was started in the experiment {experiment}.")
             typer.echo(f"  {kubeflow.link(f'runs/details/{run.run_id}')}")
+            for words in run.earlier:
+                typer.echo(f"  {words}")
             if run.earlier:
-                typer.echo(f"  {root} has had a run before ({run.earlier}): this one goes on where that ended.")
+                typer.echo("  This one goes on where that ended.")
             if wait:
                 follow_run(kubeflow, run.run_id)
             else:
@@ -154,6 +157,7 @@ def schedule(
 
 
 app.command()(status)
+app.command()(stop)
 
 
 def _checked(config: Path | None, uri: str | None, check: bool) -> RunConfig | None:

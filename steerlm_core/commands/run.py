@@ -183,7 +183,7 @@ def _resumable(store: RunStore) -> Iterator[None]:
 
 def _run_here(store: RunStore, config: RunConfig | None, options: Options) -> tuple[Run, dict[str, Any]]:
     """Run the loop in this process, under a display; returns how it ended."""
-    from steerlm_core.observe.display import make_display
+    from steerlm_core.observe.display_mode import make_display
     from steerlm_core.observe.events import EventLog
     from steerlm_core.run import open_or_create_run
     from steerlm_core.runtime import at_work, run_loop

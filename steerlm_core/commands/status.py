@@ -32,7 +32,7 @@ def status(
 
 def _watch(run: Run, mode: DisplayMode) -> None:
     """Show the run's events as its own process would, wherever it works."""
-    from steerlm_core.observe.display import make_display
+    from steerlm_core.observe.display_mode import make_display
     from steerlm_core.observe.live import watch
 
     with make_display(mode.value) as display:

@@ -1,1 +1,4 @@
-"""The embedded default: a corpus, a tokenizer and a tiny model, all made by this project on this machine."""
+"""The embedded default: a corpus, its annotations and a tokenizer. `training.base_model` makes the model."""
+
+EMBEDDED = "embedded:stories"
+"""What a configuration calls the texts and the base model."""

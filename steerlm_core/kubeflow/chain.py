@@ -18,7 +18,7 @@ Tasks = dict[str, Any]
 
 def room(components: Mapping[str, Any]) -> int:
     """Return the number of iterations among the components of a compiled pipeline."""
-    return len(_iterations(_chain(components)))
+    return sum(name.startswith(_ITERATION) for name in _chain(components))
 
 
 def number_of(name: str, task: Mapping[str, Any]) -> int | None:

@@ -60,6 +60,7 @@ class Kubeflow:
         version: Its release, as it says itself.
         multi_user: Whether namespaces keep users apart.
         authenticated: Where the token comes from, for messages.
+        own_cluster: Whether it is sure to be in the cluster of this pod, or of the kubeconfig.
     """
 
     client: kfp.Client
@@ -69,6 +70,7 @@ class Kubeflow:
     version: str
     multi_user: bool
     authenticated: str
+    own_cluster: bool
 
     def link(self, what: str) -> str:
         """Return the address of a page for a browser, such as `runs/details/ID`."""
@@ -99,7 +101,7 @@ def connect(address: Address) -> Iterator[Kubeflow]:
         namespace = _namespace(address, multi_user)
         client.set_user_namespace(namespace or "")
         version = str(health.get("tag_name") or "unknown")
-        yield Kubeflow(client, host, ui, namespace, version, multi_user, authenticated)
+        yield Kubeflow(client, host, ui, namespace, version, multi_user, authenticated, _given(address) is None)
 
 
 @contextmanager
@@ -166,15 +168,19 @@ def _watch(client: kfp.Client, host: str) -> None:
 def _host(address: Address) -> Iterator[tuple[str, str | None]]:
     """Give the host to ask, and the one for a browser."""
     ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT", "").rstrip("/") or None
-    host = address.host or os.environ.get("KFP_ENDPOINT") or os.environ.get("KF_PIPELINES_ENDPOINT")
-    if host:
-        host = _url(host)
+    if host := _given(address):
         yield host, ui or host
     elif "KUBERNETES_SERVICE_HOST" in os.environ:
         yield _IN_CLUSTER, ui
     else:
         with forwarded(INSTALLED_IN, f"service/{_UI_SERVICE}", 80) as port:
             yield f"http://127.0.0.1:{port}", ui
+
+
+def _given(address: Address) -> str | None:
+    """Return the host that is named; None where it is found by way of the cluster."""
+    host = address.host or os.environ.get("KFP_ENDPOINT") or os.environ.get("KF_PIPELINES_ENDPOINT")
+    return _url(host) if host else None
 
 
 def _url(host: str) -> str:

@@ -74,11 +74,10 @@ def _run(pipeline: YamlComponent, scratch: Path, root: str, config: RunConfig) -
 def _finished(store: RunStore, max_iterations: int) -> Run:
     """Open the run, and make sure that its iterations ran: kfp.local reports success where it knew no condition."""
     from steerlm_core.run import open_or_create_run
-    from steerlm_core.runtime import gate
 
     run = open_or_create_run(store, None)
     try:
-        gate(run, max_iterations, max_iterations + 1)  # asks for the commit of the last one, unless the run decided
+        run.gate(max_iterations, max_iterations + 1)  # asks for the commit of the last one, unless the run decided
     except RunStateError as error:
         raise RunStateError(f"kfp.local reported success, but did not run every iteration. {error}") from error
     return run

@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, SS
 from steerlm_core.errors import KubeflowError
 
 _LONGEST = 300
+_INTERNAL = 13  # gRPC's number
 _API = "the API is at https://HOST/pipeline on a Kubeflow platform"
 
 
@@ -52,6 +53,15 @@ def refusal(host: str, token: str, error: ApiException) -> str:
     if error.status in (502, 503, 504):
         return f"{host} answers {error.status}: Kubeflow Pipelines is starting or down; try again."
     return f"{host} refuses ({error.status}): {words}."
+
+
+def has_no_workflow(error: ApiException) -> bool:
+    """Whether Kubeflow could not terminate a run as its Workflow does not exist: error 13, and Kubernetes' words."""
+    try:
+        body = json.loads(error.body or "")
+        return body.get("code") == _INTERNAL and "not found" in str(body.get("message"))
+    except (ValueError, AttributeError):
+        return False
 
 
 def server_words(error: ApiException) -> str:

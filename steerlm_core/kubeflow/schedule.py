@@ -13,7 +13,8 @@ from steerlm_core.errors import ConfigError, KubeflowError
 from steerlm_core.kubeflow import chain
 from steerlm_core.kubeflow.client import Kubeflow, quiet
 from steerlm_core.kubeflow.package import Package
-from steerlm_core.kubeflow.submit import PAGE, by_name, find_pipeline, latest_version
+from steerlm_core.kubeflow.runs import PAGE, by_name
+from steerlm_core.kubeflow.submit import find_pipeline, latest_version
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _STANDARD_FIELDS, _KFP_FIELDS = 5, 6

@@ -6,7 +6,6 @@ interface offers, is the uploaded pipeline: its versions are named by the librar
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +13,21 @@ from typing import Any
 
 from kfp_server_api import ApiException, V2beta1Pipeline
 
-from steerlm_core.errors import KubeflowError, did_you_mean
+from steerlm_core.errors import KubeflowError
 from steerlm_core.kubeflow.client import Kubeflow, quiet
+from steerlm_core.kubeflow.gone import counts_as_gone, terminated, why_gone
 from steerlm_core.kubeflow.package import Package
+from steerlm_core.kubeflow.runs import (
+    CANCELING,
+    PAGE,
+    by_name,
+    has_ended,
+    how_it_stands,
+    parameters,
+    recent_runs,
+)
 
-AT_WORK = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
 _CONFLICT = 409
-PAGE = 100
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,11 @@ class Submitted:
 
     Attributes:
         run_id: Its id in Kubeflow.
-        earlier: The last run on the same root, and how it ended; None for a root that is new here.
+        earlier: How runs on the same root ended, in words; none for a root that is new here.
     """
 
     run_id: str
-    earlier: str | None
+    earlier: list[str]
 
 
 @dataclass(frozen=True)
@@ -89,53 +96,33 @@ def submit(
     return Submitted(run.run_id, earlier)
 
 
-def _earlier(kubeflow: Kubeflow, experiment_id: str, arguments: Mapping[str, Any]) -> str | None:
-    """Return the last run on the same root.
+def _earlier(kubeflow: Kubeflow, experiment_id: str, arguments: Mapping[str, Any]) -> list[str]:
+    """Return what there is to say of earlier runs on the same root: how the last one ended, and which count as gone.
 
     Raises:
-        KubeflowError: It is still at work: the second would only wait for, or disturb, the first.
+        KubeflowError: One is still at work: the second would only wait for, or disturb, the first.
     """
     root = arguments.get("root")
-    if not root:
-        return None
-    for run in recent_runs(kubeflow, experiment_id):
-        if parameters(run).get("root") != root:
-            continue
-        if run.state in AT_WORK:
-            raise KubeflowError(
-                f"{root}: run {run.run_id} is at work on this root already ({run.state.lower()}); follow it with: "
-                f"steerlm kubeflow status {run.run_id} --wait"
-            )
-        return f"{run.run_id}, {str(run.state).lower()}"
-    return None
+    same = [run for run in recent_runs(kubeflow, experiment_id) if root and parameters(run).get("root") == root]
+    ended = [_how_it_ended(kubeflow, run, str(root)) for run in same]
+    return [words for words, gone in ended[:1]] + [words for words, gone in ended[1:] if gone]
 
 
-def recent_runs(kubeflow: Kubeflow, experiment_id: str) -> list[Any]:
-    """Return the last runs of an experiment, the newest first."""
-    found = kubeflow.client.list_runs(experiment_id=experiment_id, page_size=PAGE, sort_by="created_at desc")
-    return found.runs or []
-
-
-def parameters(run: Any) -> dict[str, Any]:
-    """Return the arguments of a run or a recurring run."""
-    config = run.runtime_config
-    return (config.parameters if config else None) or {}
-
-
-def experiment_id(kubeflow: Kubeflow, name: str) -> str:
-    """Return the id of an experiment.
-
-    Raises:
-        KubeflowError: There is none of this name; with the nearest that there is.
-    """
-    found = kubeflow.client.list_experiments(
-        namespace=kubeflow.namespace, page_size=PAGE, filter=by_name(name)
-    ).experiments
-    if found:
-        return str(found[0].experiment_id)
-    known = kubeflow.client.list_experiments(namespace=kubeflow.namespace, page_size=PAGE).experiments or []
-    near = did_you_mean(name, [each.display_name for each in known])
-    raise KubeflowError(f"{name}: no such experiment on {kubeflow.host}{near}; `steerlm kubeflow submit` makes it.")
+def _how_it_ended(kubeflow: Kubeflow, run: Any, root: str) -> tuple[str, bool]:
+    """Return how a run ended, and whether it counts as gone."""
+    gone = ""
+    if run.state == CANCELING:
+        run, gone = terminated(kubeflow, run)
+    elif not has_ended(run):
+        gone = why_gone(kubeflow, run)
+    if gone:
+        return counts_as_gone(run, gone), True
+    if not has_ended(run):
+        raise KubeflowError(
+            f"{root}: run {run.run_id} is at work on this root already ({how_it_stands(run)}); follow it with: "
+            f"steerlm kubeflow status {run.run_id} --wait, or end it with: steerlm kubeflow stop {run.run_id}"
+        )
+    return f"{root} has had a run before ({run.run_id}, {how_it_stands(run)}).", False
 
 
 def upload(kubeflow: Kubeflow, package: Package) -> Uploaded:
@@ -212,8 +199,3 @@ def _find_version(kubeflow: Kubeflow, pipeline_id: str, package: Package) -> Any
 def _described(package: Package) -> str:
     """What is written beside a version, and tells it from another that took its name."""
     return f"sha256:{package.digest}"
-
-
-def by_name(name: str) -> str:
-    """Return the filter of a listing that leaves what is called so."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})

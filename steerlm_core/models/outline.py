@@ -5,17 +5,14 @@ A prompt set needs no more, so what is checked before a run makes, unpacks and d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from steerlm_core.config import local_path
 from steerlm_core.errors import ModelError
-from steerlm_core.models.loading import EMBEDDED, PACKAGE, context_length, model_folder, unpacked_folder
-from steerlm_core.models.packaged import find_packaged
+from steerlm_core.models.loading import context_length
 
 
 @dataclass(frozen=True)
@@ -31,30 +28,6 @@ class Outline:
     name: str
     tokenizer: PreTrainedTokenizerBase
     context: int | None
-
-
-def outline_model(reference: str, seed: int, where: str, fetch: Callable[[str], Path] = local_path) -> Outline:
-    """Return the outline of a model; of one that is yet to be made or unpacked, what it will be.
-
-    Args:
-        reference: As written in the configuration.
-        seed: Seed of the embedded model.
-        where: The configuration field, for messages.
-        fetch: Brings a directory here that lies elsewhere; its weights may be left out.
-
-    Raises:
-        ModelError: There is no such model, or it is not in a form that is loaded.
-    """
-    if reference == EMBEDDED:
-        from steerlm_core.embedded.base_model import base_outline
-
-        return base_outline(seed)
-    if reference.startswith(PACKAGE):
-        source = find_packaged(reference.removeprefix(PACKAGE), where)
-        if not unpacked_folder(source).is_dir():
-            return read_outline(source.parent, where, source.name)
-        return read_outline(unpacked_folder(source), where)
-    return read_outline(model_folder(reference, where, fetch), where)
 
 
 def read_outline(folder: Path, where: str, gguf_file: str | None = None) -> Outline:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterable
-from typing import Literal, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -19,8 +17,6 @@ from steerlm_core.observe.events import Event
 from steerlm_core.observe.reader import Reader
 from steerlm_core.observe.step_state import StepState
 from steerlm_core.observe.text import duration, iteration_line, printable
-
-Mode = Literal["auto", "rich", "plain", "log", "quiet"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -144,26 +140,6 @@ class RichDisplay(Display):
             table.add_row(Text(step.title), bar, Text(step.text), Text(duration(now - step.started), style="dim"))
         table.add_row(Text(f"{duration(now - (self._started or now))} in all", style="dim"))
         return table
-
-
-def make_display(mode: Mode) -> Display:
-    """Return the display of a mode, on standard error.
-
-    `auto` is rich on a terminal, structured lines in a pod, and plain ones elsewhere, in notebooks, CI and on dumb
-    terminals; `quiet` shows warnings only.
-    """
-    from steerlm_core.observe.log_display import LogDisplay
-
-    if mode == "auto":
-        mode = "rich" if _is_live(sys.stderr) else "log" if "KUBERNETES_SERVICE_HOST" in os.environ else "plain"
-    kinds: dict[Mode, type[Display]] = {
-        "rich": RichDisplay, "plain": PlainDisplay, "log": LogDisplay, "quiet": Display
-    }  # fmt: skip
-    return kinds[mode](sys.stderr)
-
-
-def _is_live(stream: TextIO) -> bool:
-    return stream.isatty() and "CI" not in os.environ and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _iteration_style(event: Event) -> str:

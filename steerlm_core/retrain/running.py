@@ -153,6 +153,14 @@ def holder(base: RunStore) -> str:
     return _words(found[0]) if found[0]["job"] else f"the unfinished run {found[0]['root']}"
 
 
+def root_of_job(base: RunStore, job: str) -> str:
+    """Return the root of the run that a job works on: the one that it goes on with, else that of its own name."""
+    found = base.document_versioned(layout.RUNNING)
+    held = found[0] if found else _NOBODY
+    noted = held.get("root") if held["job"] == job else None
+    return run_root(base, run_name(noted) if noted else job)
+
+
 @contextmanager
 def renewed(base: RunStore, root: str) -> Iterator[None]:
     """Renew the claim of a run while a step of it works; a copy elsewhere has none.

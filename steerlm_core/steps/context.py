@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import ValidationError
+
+from steerlm_core import layout
 from steerlm_core.config import RunConfig, local_path
-from steerlm_core.errors import ConfigError
+from steerlm_core.errors import ConfigError, RunStateError
 from steerlm_core.store.manifest import Manifest, Part
 
 if TYPE_CHECKING:
@@ -193,10 +196,28 @@ class StepContext:
         return replace(self, stage=stage, iteration=iteration)
 
     def manifest(self, prefix: str) -> Manifest:
-        """Read the manifest of an output that must exist, and be this run's."""
-        from steerlm_core.steps.output import read_manifest
+        """Read the manifest of the output at `prefix`.
 
-        return read_manifest(self, prefix)
+        Raises:
+            RunStateError: It is missing, damaged, or of another run.
+        """
+        key, root = layout.manifest(prefix), self.store.root
+        if not self.store.exists(key):
+            raise RunStateError(
+                f"{root}/{key}: missing; the step before has not finished. `steerlm resume {root}` does."
+            )
+        try:
+            manifest = Manifest.model_validate(self.document(key))
+        except ValidationError as error:
+            raise RunStateError(
+                f"{root}/{key}: not a manifest of this version ({error.error_count()} errors)."
+            ) from error
+        if manifest.run_id != self.run_id:
+            raise RunStateError(
+                f"{root}/{key}: belongs to run '{manifest.run_id}', this is run '{self.run_id}'. "
+                "Something was copied between run directories; remove it."
+            )
+        return manifest
 
     def tables(self, prefix: str, splits: Iterable[str] = ()) -> Iterable[tuple[Part, pa.Table]]:
         """Read an output's parts one by one, of the given splits or all."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from steerlm_core import layout
 from steerlm_core.config import digest
-from steerlm_core.errors import ForeignOutputError, RunStateError
+from steerlm_core.errors import ForeignOutputError
 from steerlm_core.steps.context import StepContext
 from steerlm_core.store.manifest import Manifest, Part
 from steerlm_core.store.sealed import seal
@@ -60,7 +60,7 @@ class Output:
         """
         if not self._context.store.exists(layout.manifest(self._prefix)):
             return None
-        manifest = read_manifest(self._context, self._prefix)
+        manifest = self._context.manifest(self._prefix)
         if manifest.input_digest != self.input_digest:
             raise ForeignOutputError(
                 f"{self._context.store.root}/{self._prefix}: this output of '{self._step}' was made from other inputs "
@@ -106,24 +106,3 @@ class Output:
         standing = self.existing()
         assert standing is not None
         return standing
-
-
-def read_manifest(context: StepContext, prefix: str) -> Manifest:
-    """Read the manifest of the output at `prefix`.
-
-    Raises:
-        RunStateError: It is missing, damaged, or of another run.
-    """
-    key, root = layout.manifest(prefix), context.store.root
-    if not context.store.exists(key):
-        raise RunStateError(f"{root}/{key}: missing; the step before has not finished. `steerlm resume {root}` does.")
-    try:
-        manifest = Manifest.model_validate(context.document(key))
-    except ValidationError as error:
-        raise RunStateError(f"{root}/{key}: not a manifest of this version ({error.error_count()} errors).") from error
-    if manifest.run_id != context.run_id:
-        raise RunStateError(
-            f"{root}/{key}: belongs to run '{manifest.run_id}', this is run '{context.run_id}'. "
-            "Something was copied between run directories; remove it."
-        )
-    return manifest

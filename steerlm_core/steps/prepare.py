@@ -17,14 +17,15 @@ import pyarrow.compute as pc
 
 from steerlm_core import layout
 from steerlm_core.config import RunConfig, digest, local_path
-from steerlm_core.models.loading import end_token_id, resolve_model
-from steerlm_core.models.outline import Outline, check_same_vocabulary, outline_model, read_outline
+from steerlm_core.models.loading import end_token_id
+from steerlm_core.models.outline import Outline, check_same_vocabulary, read_outline
 from steerlm_core.progress import Progress, unheard
 from steerlm_core.raters import check_raters
 from steerlm_core.steps import annotate, bootstrap, train_attribute_model
 from steerlm_core.steps.context import StepContext
 from steerlm_core.steps.output import Output
 from steerlm_core.steps.prompt_set import Pair, draw_pairs, read_prompts, tokenise
+from steerlm_core.steps.references import outline_model, resolve_model
 from steerlm_core.store.manifest import Manifest
 
 

@@ -156,12 +156,22 @@ def _samples(number: int) -> tuple[str, ...]:
 
 def at_work(store: RunStore) -> list[str]:
     """Return who holds a lease of the run, and which."""
+    return [name for name, _, silent in _held(store) if not silent]
+
+
+def left_behind(store: RunStore, since: float) -> list[str]:
+    """Return whose leases have run out, and were not given back; only those that were renewed since a time."""
+    return [name for name, renewed, silent in _held(store) if silent and renewed >= since]
+
+
+def _held(store: RunStore) -> list[tuple[str, float, bool]]:
+    """Return the leases that were not given back: which and whose, when they were renewed, whether too long ago."""
     found = []
     for listed in store.listing(layout.LEASES):
         held = store.read_versioned(listed.key)
         claim = Claim.from_bytes(held[0]) if held else None
         if claim is None or claim.is_dead:
             continue
-        if time.time() - listed.modified < max(_SILENT_SECONDS, 2 * claim.seconds):
-            found.append(f"{layout.lease_name(listed.key)}: {claim.owner}")
+        silent = time.time() - listed.modified >= max(_SILENT_SECONDS, 2 * claim.seconds)
+        found.append((f"{layout.lease_name(listed.key)}: {claim.owner}", listed.modified, silent))
     return sorted(found)

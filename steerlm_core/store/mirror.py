@@ -15,26 +15,46 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from steerlm_core import layout
 from steerlm_core.errors import LeaseLostError, RunStateError, SteerLMError, StoreError
 from steerlm_core.periodic import Periodic
 from steerlm_core.store.sealed import seal
 
-if TYPE_CHECKING:
-    from steerlm_core.store.run_store import RunStore
-
 _LOOK_SECONDS = 0.5
 _log = logging.getLogger(__name__)
+
+
+class CheckpointStore(Protocol):
+    """What the mirror needs of a run root."""
+
+    def document_versioned(self, key: str) -> tuple[dict[str, Any], str] | None:
+        """A sealed document and its version; None where there is none."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write unless one exists."""
+
+    def swap(self, key: str, data: bytes, version: str) -> bool:
+        """Replace that version."""
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object from a file."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object's bytes to a file; RunStateError where there is none."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects."""
 
 
 class CheckpointMirror:
     """Brings the last checkpoint here on entry; afterwards uploads each new one, in a thread; on exit the last."""
 
-    def __init__(self, store: RunStore, prefix: str, folder: Path) -> None:
+    def __init__(self, store: CheckpointStore, prefix: str, folder: Path) -> None:
         """Name both places."""
         self._store, self._prefix, self._folder = store, prefix, folder
         self._mirrored = ""

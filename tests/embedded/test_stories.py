@@ -8,10 +8,10 @@ from transformers import AutoTokenizer
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.embedded import stories as grammar
 from steerlm_core.embedded.annotated import ATTRIBUTE_TEXTS, BOOTSTRAP_TEXTS, annotated_stories
-from steerlm_core.embedded.base_model import INFO_FILE, BaseConfig, base_model
 from steerlm_core.embedded.stories import all_prompts, write_stories
 from steerlm_core.embedded.tokenizer import train_tokenizer
 from steerlm_core.raters import LEXICON, measure
+from steerlm_core.training.base_model import INFO_FILE, BaseConfig, base_model
 
 RATERS = {"verbosity": "short_word_count", "mood": "sentiment", "richness": "long_words"}
 ATTRIBUTES = [AttributeSpec(name=name) for name in RATERS]

@@ -22,6 +22,14 @@ class Run(str):
     def release_models(self):
         pass
 
+    def gate(self, iteration, max_iterations):
+        max_iterations = max_iterations or _configured(self)
+        if Path(self, "decision.json").exists() or iteration >= max_iterations:
+            return "stop"
+        if iteration and not _commit(self, iteration - 1).exists():
+            raise errors.RunStateError(f"{self}: iteration {iteration - 1} has no commit.")
+        return os.environ.get("FAKE_GATE", "run")
+
 
 def open_run(root):
     return Run(root)
@@ -46,15 +54,6 @@ def begin(root, base_root, config, config_uri, job, max_iterations, room):
 def prepare(root, shards):
     _called(root, "prepare", shards=shards)
     return [f"{index}/{int(shards)}" for index in range(int(shards))]
-
-
-def gate(root, iteration, max_iterations):
-    max_iterations = max_iterations or _configured(root)
-    if Path(root, "decision.json").exists() or iteration >= max_iterations:
-        return "stop"
-    if iteration and not _commit(root, iteration - 1).exists():
-        raise errors.RunStateError(f"{root}: iteration {iteration - 1} has no commit.")
-    return os.environ.get("FAKE_GATE", "run")
 
 
 def run_step(root, name, iteration, shard="0/1"):

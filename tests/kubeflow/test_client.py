@@ -18,9 +18,12 @@ from cryptography.x509.oid import NameOID
 
 from steerlm_core.kube.api.client import ClusterError
 from steerlm_core.kubeflow.package import packaged
-from tests.services.kfp_api import kfp_api, report
+from tests.services.kfp_api import kfp_api
+from tests.services.kfp_recorded import as_of, recorded
 
 TOKEN = "secret-token-of-ann"
+SUCCEEDED = recorded("frozen-succeeded")
+AT_WORK = as_of(SUCCEEDED, "23:12:00")
 
 
 @pytest.fixture
@@ -108,20 +111,21 @@ def test_a_good_token_is_sent(steerlm, api, monkeypatch):
     empty(steerlm)
 
 
-def test_the_token_of_a_volume_is_read_anew(steerlm, api, config, tmp_path, monkeypatch):
+def test_the_token_of_a_volume_is_read_anew(steerlm, api, at, tmp_path, monkeypatch):
     """The kubelet renews it while a run is followed."""
+    at("23:12:10")
     file = tmp_path / "token"
     file.write_text("old")
     api.token = "old"
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(file))
-    steerlm("kubeflow", "submit", config, "--root", "s3://bucket/run")
+    api.keep_recorded("frozen-succeeded", **AT_WORK)
 
     def renew():
         file.write_text("new")
         api.token = "new"
-        return report("RUNNING")
+        return {}
 
-    api.reports[""] = [report("RUNNING"), renew, report("SUCCEEDED")]
+    api.reports[""] = [{}, renew, SUCCEEDED]
     ended = steerlm("kubeflow", "status", *api.runs, "--wait")
     assert ended.code == 0, ended.err
 
@@ -248,8 +252,9 @@ def test_the_link_of_a_forwarded_host_says_how_to_open_it(steerlm, api, config, 
     assert f"https://kubeflow.example.com/pipeline/#/runs/details/{run}" in ended.out
 
 
-def test_a_chatty_port_forward_does_not_block(steerlm, api, config, kubectl, tmp_path):
+def test_a_chatty_port_forward_does_not_block(steerlm, api, at, config, kubectl, tmp_path):
     """kubectl says a line for every connection, and stands still once nobody reads them."""
+    at("23:12:10")
     port, done = api.url.rpartition(":")[2], tmp_path / "done"
     lines = [
         f'print("Forwarding from 127.0.0.1:{port} -> 3000", flush=True)',
@@ -258,7 +263,8 @@ def test_a_chatty_port_forward_does_not_block(steerlm, api, config, kubectl, tmp
         "time.sleep(600)",
     ]
     kubectl("\n".join(lines))
-    api.reports[""] = [report("RUNNING"), lambda: report("SUCCEEDED" if done.exists() else "RUNNING")]
+    like_it = {"created_at": SUCCEEDED["created_at"], **AT_WORK}
+    api.reports[""] = [like_it, lambda: {"state": "SUCCEEDED" if done.exists() else "RUNNING"}]
     ended = steerlm("kubeflow", "submit", config, "--root", "s3://bucket/run", "--wait")
     assert ended.code == 0, ended.err
 

@@ -101,6 +101,37 @@ def test_the_same_schedule_again_changes_nothing(steerlm, api, config):
     assert api.recurring == before
 
 
+RECORDED = ("--config-uri", "s3://steerlm/config.yaml", "--base-root", "s3://steerlm/nightly", "--max-iterations", 1)
+
+
+def test_what_a_real_kubeflow_keeps_of_a_schedule_is_known_again(steerlm, api):
+    kept = api.keep_recorded_schedule()
+    done = steerlm("kubeflow", "schedule", *RECORDED, "--interval", "2m")
+    assert done.code == 0, done.err
+    assert done.out == "steerlm-retrain is so already: every 120 s; nothing has changed.\n"
+    assert list(api.recurring.values()) == [kept]
+
+
+def test_what_a_real_kubeflow_keeps_of_a_schedule_is_replaced_and_deleted(steerlm, api):
+    kept = api.keep_recorded_schedule()
+    done = steerlm("kubeflow", "schedule", *RECORDED, "--interval", "3m")
+    assert done.out == "steerlm-retrain was changed: every 180 s.\n"
+    (run,) = api.recurring.values()
+    assert run["recurring_run_id"] != kept["recurring_run_id"]
+    reference = {key: value for key, value in run["pipeline_version_reference"].items() if value}
+    assert reference == kept["pipeline_version_reference"]  # no version: the latest one at each start
+    assert (run["max_concurrency"], run["no_catchup"]) == (kept["max_concurrency"], kept["no_catchup"])
+    assert "was deleted" in steerlm("kubeflow", "schedule", "--delete").out
+    assert api.recurring == {}
+
+
+def test_the_latest_version_of_a_real_kubeflow_has_the_room_that_counts(steerlm, api):
+    api.keep_recorded_schedule()
+    done = steerlm("kubeflow", "schedule", *RECORDED[:-1], 9, "--interval", "2m")
+    assert done.code == 2
+    assert "max_iterations: 9 is more than the 8 of the uploaded version 0.1.0-0bb67c87" in done.err
+
+
 @pytest.mark.parametrize(
     "words", [("--interval", "24h", *DAILY[2:]), (*DAILY, "--max-iterations", 1), (*DAILY, "--experiment", "other")]
 )

@@ -8,10 +8,10 @@ from steerlm_core.annotated_text import AnnotatedText, nearest_level
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.config import FitConfig
 from steerlm_core.embedded.annotated import ATTRIBUTE_TEXTS, annotated_stories
-from steerlm_core.embedded.base_model import BaseConfig, base_model
 from steerlm_core.errors import DataError, ModelError, PromptTooLongError
 from steerlm_core.models.attribute_model import attribute_model_from_trunk, load_attribute_model, measure_quality
 from steerlm_core.training.attribute_fit import fit_attribute_model, masked_error
+from steerlm_core.training.base_model import BaseConfig, base_model
 
 RATERS = {"verbosity": "word_count", "mood": "sentiment"}
 ATTRIBUTES = [AttributeSpec(name=name) for name in RATERS]

@@ -14,11 +14,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoTokenizer
 
 from steerlm_core.begin import begin
-from steerlm_core.embedded.base_model import BaseConfig, base_model, base_outline
 from steerlm_core.errors import ModelError
-from steerlm_core.models.loading import context_length, load_causal_lm, resolve_model
-from steerlm_core.models.outline import Outline, check_same_vocabulary, outline_model
+from steerlm_core.models.loading import context_length, load_causal_lm
+from steerlm_core.models.outline import Outline, check_same_vocabulary
+from steerlm_core.steps.references import outline_model, resolve_model
 from steerlm_core.store import open_store
+from steerlm_core.training.base_model import BaseConfig, base_model, base_outline
 from tests.in_process import Steerlm
 from tests.packaged import CONTEXT, HIDDEN
 from tests.tiny import tiny_settings

@@ -9,7 +9,8 @@ import pytest
 from rich.table import Table
 
 from steerlm_core.observe import display as display_module
-from steerlm_core.observe.display import Display, PlainDisplay, RichDisplay, make_display
+from steerlm_core.observe.display import Display, PlainDisplay, RichDisplay
+from steerlm_core.observe.display_mode import make_display
 from steerlm_core.observe.events import Event, EventLog
 from steerlm_core.observe.log_display import LogDisplay
 from tests.observe.said import Terminal, work

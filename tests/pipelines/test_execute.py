@@ -33,7 +33,7 @@ def test_a_wheel_carries_the_components_beside_what_runs_them_and_installs_no_pa
 
 
 def test_the_image_is_built_from_the_components_too():
-    assert "!components/*/*/component.py" in (ROOT / ".dockerignore").read_text().splitlines()
+    assert "!components" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_where_a_wheel_is_installed_its_own_components_are_taken(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from steerlm_core.begin import begin
 from steerlm_core.errors import ConfigError, RunStateError
 from steerlm_core.run import open_run
-from steerlm_core.runtime import finish, gate
+from steerlm_core.runtime import finish
 from steerlm_core.store import open_store
 from tests.tiny import tiny_settings
 
@@ -66,8 +66,8 @@ def test_without_an_argument_the_configuration_limits_the_iterations(tmp_path: P
     root = begun("", str(tmp_path), tiny_settings(max_iterations=3), "", "job-1", max_iterations=0, room=8)
     open_store(root).put("iterations/002/commit.json", b"{}")
     run = open_run(root)
-    assert gate(run, 0, 0) == "run"
-    assert [gate(run, 3, limit) for limit in (0, 3, 4)] == ["stop", "stop", "run"]
+    assert run.gate(0, 0) == "run"
+    assert [run.gate(3, limit) for limit in (0, 3, 4)] == ["stop", "stop", "run"]
     with pytest.raises(RunStateError, match="max_iterations is 3"):
         finish(run, 0)
 

@@ -1,7 +1,11 @@
 """A double of the API of Kubeflow Pipelines 2.17: a real HTTP server that checks what it is sent as the API does.
 
-It keeps what it is given, runs nothing, and reports the nodes of a run's workflow that a test gives it. What the API
-leaves out it leaves out too: a task has no reason, and its children are named by the ids of workflow nodes.
+It keeps what it is given, runs nothing, and serves what a real one has answered about runs, recurring runs and versions
+(`tests/kubeflow/recorded`). What it must change it changes as the API does:
+
+- Terminating sets a run that is pending or running to CANCELING, then patches its Workflow; of any other run the answer
+  is 400, and where there is no Workflow it is 500 with gRPC's code 13, and the run stays CANCELING for ever.
+- A Workflow that is terminated fails; the run is then FAILED, and only its history has CANCELING.
 """
 
 from __future__ import annotations
@@ -24,11 +28,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from tests.services.kfp_recorded import recorded, recording
+
 _KINDS = {"STRING": str, "NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool,
           "STRUCT": dict, "LIST": list}  # fmt: skip
-_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6}
+_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13}
+EXPERIMENT = "1f2f84b6-5053-406a-ab6b-8e14bb5ee543"  # of the recorded runs
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-NEVER = "1970-01-01T00:00:00Z"
 Report = dict[str, Any] | Callable[[], dict[str, Any]]
 
 
@@ -54,6 +60,7 @@ class KfpApi:
             answers what it does not know with its page.
         reports: What a run is like, by its id, or by "" for any: one for each time that it is asked for, of which the
             last stays. A function is called for it.
+        without_workflow: Runs whose Workflow was deleted.
         calls: What it was asked: method and path.
     """
 
@@ -71,6 +78,7 @@ class KfpApi:
     recurring: dict[str, dict[str, Any]] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
     reports: dict[str, list[Report]] = field(default_factory=dict)
+    without_workflow: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
     _clock: int = 0
 
@@ -123,6 +131,45 @@ class KfpApi:
             report = reports.pop(0) if len(reports) > 1 else reports[0]
             run |= report() if callable(report) else report
         return run
+
+    def terminate_run(self, query: dict[str, str], run_id: str, body: dict[str, Any]) -> Any:
+        run = _known(self.runs, run_id, "Run")
+        if run.get("state", "PENDING") not in ("PENDING", "RUNNING", "PAUSED"):
+            raise RefusedError(400, f"Failed to terminate a run: Failed to terminate a run {run_id}. Row not found")
+        run["state"] = "CANCELING"
+        if run_id in self.without_workflow:
+            raise RefusedError(
+                500, f"Failed to terminate a run: InternalServerError: Failed to terminate run {run_id} due to error "
+                'terminating its workflow: workflows.argoproj.io "steerlm-v2-97crk" not found',
+            )  # fmt: skip
+        history = [*run["state_history"], {"state": "CANCELING", "update_time": self.now()}]
+        ended = {"state": "FAILED", "state_history": [*history, {"state": "FAILED", "update_time": self.now()}]}
+        self.reports[run_id] = [{"state": "CANCELING"}, ended]
+        return {}
+
+    def keep_recorded(self, name: str, **changes: Any) -> str:
+        """Take over a run that a real API has described, with what it belongs to; returns its id."""
+        run = recorded(name) | changes
+        self.experiments[EXPERIMENT] = {"experiment_id": EXPERIMENT, "display_name": "steerlm", "namespace": ""}
+        self.runs[run["run_id"]] = run
+        if "pipeline_spec" not in run:
+            self.keep_recorded_versions()
+        return str(run["run_id"])
+
+    def keep_recorded_versions(self) -> None:
+        """Take over the pipeline that a real API had, and its versions; of their tasks only the names are recorded."""
+        names = recording("pipeline")
+        for version in recording("pipeline-versions")["pipeline_versions"]:
+            self.versions[version["pipeline_version_id"]] = {**version, "pipeline_spec": names}
+            pipeline = {"pipeline_id": version["pipeline_id"], "name": "steerlm-v2", "display_name": "steerlm-v2"}
+            self.pipelines[version["pipeline_id"]] = {**pipeline, "namespace": ""}
+
+    def keep_recorded_schedule(self) -> dict[str, Any]:
+        """Take over the recurring run that a real API had; returns it."""
+        self.keep_recorded("running-scheduled")
+        (run,) = recording("recurring-runs")["recurringRuns"]
+        self.recurring[run["recurring_run_id"]] = run
+        return dict(run)
 
     def list_runs(self, query: dict[str, str]) -> Any:
         _known(self.experiments, query["experiment_id"], "Experiment")
@@ -230,6 +277,7 @@ _ROUTES: dict[str, Any] = {
     "GET /apis/v2beta1/runs": KfpApi.list_runs,
     "POST /apis/v2beta1/runs": KfpApi.create_run,
     "GET /apis/v2beta1/runs/([^/:]+)": KfpApi.get_run,
+    "POST /apis/v2beta1/runs/([^/:]+):terminate": KfpApi.terminate_run,
     "GET /apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log": KfpApi.read_log,
     "GET /k8s/pod/logs": KfpApi.read_pod_log,
     "GET /apis/v2beta1/pipelines": KfpApi.list_pipelines,
@@ -242,29 +290,6 @@ _ROUTES: dict[str, Any] = {
     "DELETE /apis/v2beta1/recurringruns/([^/:]+)": KfpApi.delete_recurring,
     "POST /apis/v2beta1/recurringruns/([^/:]+):enable": KfpApi.enable_recurring,
 }
-
-
-def node(name: str, state: str, start: int, end: int | None = None, below: str = "") -> dict[str, Any]:
-    """Return a node of a workflow as the API reports it.
-
-    Args:
-        name: Its name in the workflow.
-        state: Such as RUNNING.
-        start: Seconds after the run began.
-        end: The same of its end; None while it runs.
-        below: Number of the node below it.
-    """
-    return {
-        "task_id": str(uuid.uuid4()), "display_name": name, "state": state,
-        "create_time": _time(BEGIN + timedelta(seconds=start)), "start_time": _time(BEGIN + timedelta(seconds=start)),
-        "end_time": NEVER if end is None else _time(BEGIN + timedelta(seconds=end)),
-        "child_tasks": [{"pod_name": f"steerlm-v2-abcde-{below}"}] if below else [],
-    }  # fmt: skip
-
-
-def report(state: str, *nodes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Return what a run is like: its state and its nodes."""
-    return {"state": state, "run_details": {"task_details": list(nodes)}, **more}
 
 
 @contextmanager

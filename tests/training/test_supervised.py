@@ -6,8 +6,8 @@ from steerlm_core.annotated_text import AnnotatedText
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.config import FitConfig, PromptFormat
 from steerlm_core.embedded.annotated import BOOTSTRAP_TEXTS, annotated_stories
-from steerlm_core.embedded.base_model import BaseConfig, base_model
 from steerlm_core.errors import DataError, NonFiniteError
+from steerlm_core.training.base_model import BaseConfig, base_model
 from steerlm_core.training.supervised import (
     Example,
     Trainer,

@@ -18,7 +18,6 @@ def gate(root: str, iteration: int, max_iterations: int) -> str:
     Returns:
         'run' or 'stop'.
     """
-    from steerlm_core import runtime
     from steerlm_core.run import open_run
 
-    return runtime.gate(open_run(root), iteration, max_iterations)
+    return open_run(root).gate(iteration, max_iterations)

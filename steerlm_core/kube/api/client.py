@@ -193,7 +193,7 @@ def _way_in() -> Iterator[None]:
         yield
     except (config.ConfigException, OSError, yaml.YAMLError) as error:
         raise ClusterError(
-            f"no way into a cluster: {error}. Set KUBECONFIG, or run in a pod with a service account."
+            f"no way into a cluster: {str(error).rstrip('.')}. Set KUBECONFIG, or run in a pod with a service account."
         ) from error
 
 

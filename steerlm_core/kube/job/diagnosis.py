@@ -19,7 +19,6 @@ from steerlm_core.kube.job.pod_template import CONTAINER
 from steerlm_core.kube.job.spec import QUEUE
 from steerlm_core.kube.job.state import (
     JobState,
-    condition_of_type,
     container_spec,
     container_states,
     disruption,
@@ -36,6 +35,8 @@ from steerlm_core.kube.job.state import (
     termination_outcome,
     true_condition,
     uid_of,
+    unscheduled,
+    waiting,
 )
 from steerlm_core.platform import BudgetsConfig
 
@@ -220,14 +221,11 @@ def _lost_node(pod: KubeObject, observed: JobState) -> Finding:
 
 
 def _stuck_containers(pod: KubeObject, budgets: BudgetsConfig) -> Iterator[Finding]:
-    for container, state in container_states(pod):
-        waiting = state.get("waiting", {})
-        reason = waiting.get("reason")
-        where = f"pod {name_of(pod)}, container {container}"
-        said = f"{where}: {reason}: {waiting.get('message', '')}".rstrip(": ")
+    for container, reason, message in waiting(pod):
+        said = f"pod {name_of(pod)}, container {container}: {reason}: {message}".rstrip(": ")
         if reason in _IMAGE:
             image = container_spec(pod, container).get("image", "")
-            grace = _image_grace(reason, waiting.get("message", "").replace(image, ""), budgets)
+            grace = _image_grace(reason, message.replace(image, ""), budgets)
             yield Finding("image", f"image {uid_of(pod)} {container}", f"{said} (image {image})", grace)
         elif reason in _UNUSABLE:
             yield Finding("configuration", f"unusable {uid_of(pod)} {container}", said, _TRIES)
@@ -255,8 +253,7 @@ def _waiting(observed: JobState, budgets: BudgetsConfig) -> Iterator[Finding]:
     elif now == "admission":
         yield _not_admitted(observed, budgets)
     elif now == "scheduling":
-        pod = next(pod for pod in observed.pods if not true_condition(pod, "PodScheduled"))
-        words = (condition_of_type(pod, "PodScheduled") or {}).get("message", "no scheduler has looked at it")
+        pod, words = next((pod, words) for pod in observed.pods if (words := unscheduled(pod)))
         yield Finding("unschedulable", "scheduling", f"pod {name_of(pod)}: {words}", budgets.scheduling)
     elif now == "image":
         yield Finding("image", "image", _not_started(observed, budgets), budgets.image)

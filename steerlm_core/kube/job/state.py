@@ -71,6 +71,20 @@ def container_states(pod: KubeObject) -> Iterator[tuple[str, KubeObject]]:
             yield status["name"], status.get("state", {})
 
 
+def waiting(pod: KubeObject) -> Iterator[tuple[str, str, str]]:
+    """Container, reason and message of every container that waits to be started."""
+    for container, state in container_states(pod):
+        if found := state.get("waiting"):
+            yield container, found.get("reason", ""), found.get("message", "")
+
+
+def unscheduled(pod: KubeObject) -> str:
+    """Why a pod has no node yet, in the scheduler's words; empty where it has one."""
+    if true_condition(pod, "PodScheduled"):
+        return ""
+    return str((condition_of_type(pod, "PodScheduled") or {}).get("message") or "no scheduler has looked at it")
+
+
 def main_container_states(pod: KubeObject) -> list[KubeObject]:
     """State of every container that is no init container."""
     return [status.get("state", {}) for status in pod["status"].get("containerStatuses", [])]
@@ -155,7 +169,7 @@ def phase(observed: JobState) -> str:
         return "suspended"
     if missing_pods(observed):
         return "admission"
-    if not all(true_condition(pod, "PodScheduled") for pod in observed.pods):
+    if any(unscheduled(pod) for pod in observed.pods):
         return "scheduling"
     if not all(has_started(pod) for pod in observed.pods):
         return "image"

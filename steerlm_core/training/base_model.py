@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from steerlm_core.config import PromptFormat
+from steerlm_core.config import PromptFormat, cache_home
+from steerlm_core.embedded import EMBEDDED
 from steerlm_core.embedded.annotated import PRETRAINING, PRETRAINING_VALIDATION
 from steerlm_core.embedded.stories import Story, write_stories
 from steerlm_core.embedded.tokenizer import train_tokenizer
-from steerlm_core.models.loading import EMBEDDED, cache_home
 from steerlm_core.models.outline import Outline, read_outline
 from steerlm_core.progress import Progress, unheard
 from steerlm_core.prompts import prompt_ids
