@@ -1,10 +1,9 @@
 import json
-import math
 
 import pytest
 import torch
 
-from steerlm_core.annotated_text import AnnotatedText, nearest_level
+from steerlm_core.annotated_text import AnnotatedText
 from steerlm_core.attributes import AttributeSpec
 from steerlm_core.config import FitConfig
 from steerlm_core.embedded.annotated import ATTRIBUTE_TEXTS, annotated_stories
@@ -94,13 +93,6 @@ def test_a_text_without_any_level_is_refused(trunk, texts, tmp_path, levels):
     bad = [*texts[:3], AnnotatedText("Tell me", "nobody judged this", levels)]
     with pytest.raises(DataError, match=r"text 3 \('nobody judged this'…\) has no level for any of: verbosity, mood"):
         fit_attribute_model(trunk, bad, FitConfig(), attributes=ATTRIBUTES, validation=texts, output=tmp_path, seed=1)
-
-
-def test_levels_are_rounded_half_away_from_zero_and_clamped():
-    spec = AttributeSpec(name="mood", low=-2, high=4)
-    assert [nearest_level(x, spec) for x in (0.5, 1.5, 2.5, 2.49, -0.5, 9, -9)] == [1, 2, 3, 2, -1, 4, -2]
-    text = AnnotatedText("p", "r", (math.nan, 2.5))
-    assert text.target(ATTRIBUTES) == {"mood": 3}
 
 
 def test_errors_name_the_place(trunk, fitted, tmp_path):

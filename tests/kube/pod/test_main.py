@@ -36,7 +36,6 @@ sys.exit(code)
 """
 
 
-@pytest.mark.timeout(300)  # two processes import torch, and the toy world is made first
 def test_a_training_pod_opens_the_run_once_and_once_more_for_what_must_not_wait(
     finished: Finished, tmp_path: Path
 ) -> None:
