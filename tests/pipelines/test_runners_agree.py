@@ -12,6 +12,7 @@ from steerlm_core.config import RunConfig, parse_config
 from steerlm_core.kubeflow import local_runner
 from steerlm_core.store import open_store
 from tests.runs import loop_at
+from tests.tiny import tiny_model
 from tests.toy.runs import results
 
 TINY = {
@@ -19,7 +20,6 @@ TINY = {
     "max_iterations": 2,
     "attributes": [{"name": "verbosity"}, {"name": "mood"}],
     "raters": {"verbosity": "word_count", "mood": "sentiment"},
-    "models": {"prior": "embedded:stories"},
     "annotated": {"attribute_texts": 64, "bootstrap_texts": 64},
     "attribute_fit": {"epochs": 1},
     "bootstrap_fit": {"epochs": 2},
@@ -37,11 +37,12 @@ def run_in_process(root: Path, config: RunConfig) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # a process a step
 def test_both_runners_find_and_decide_the_same(tmp_path, monkeypatch):
     compile_to(tmp_path / "pipeline.yaml", iterations=2)
     short = components.load_component_from_file(str(tmp_path / "pipeline.yaml"))
     monkeypatch.setattr(local_runner, "load_pipeline", lambda: short)  # six gates, and processes, fewer
-    config = parse_config(TINY, "tiny")
+    config = parse_config({**TINY, "models": {"prior": str(tiny_model())}}, "tiny")
     run_in_process(tmp_path / "here", config)
     local_runner.run_under_kfp_local(open_store(str(tmp_path / "kfp")), config)
     here, kfp = results(str(tmp_path / "here")), results(str(tmp_path / "kfp"))
