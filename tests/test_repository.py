@@ -64,3 +64,18 @@ def test_the_lock_pins_every_direct_dependency():
     missing = [need for need in wanted if re.sub(r"[-_.]+", "-", re.split(r"[\[<>=]", need)[0]).lower() not in names]
     assert not missing
     assert not [pin for pin in locked.values() if "+" in pin], "a build in a pin resolves on one machine only"
+
+
+def test_every_path_of_the_architecture_page_exists():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    paths = [word for word in re.findall(r"`([^`\s]+)`", text) if "/" in word]
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_name_of_the_architecture_page_stands_where_it_says():
+    rows = [row for row in (ROOT / "docs" / "architecture.md").read_text().splitlines() if row.startswith("| a ")]
+    for row in rows:
+        words = re.findall(r"`([^`\s]+)`", row)
+        sources = "".join((ROOT / word).read_text() for word in words if word.endswith(".py"))
+        assert [word for word in words if re.fullmatch(r"[A-Za-z_]+", word) and word not in sources] == [], row

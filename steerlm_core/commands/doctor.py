@@ -14,6 +14,7 @@ import typer
 
 from steerlm_core.commands.kubeflow_options import CA, Host, Image, Namespace, TokenFile, address, pipeline
 from steerlm_core.commands.render import PlatformFile, given_platform
+from steerlm_core.config import cache_home
 from steerlm_core.platform import PlatformConfig
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _room() -> Iterator[Row]:
         f"{memory:.1f} GiB",
         "tight beyond the demo; lower generate.batch" if memory < _LITTLE_MEMORY else "",
     )
-    cache = Path(os.environ.get("STEERLM_CACHE") or Path.home() / ".cache" / "steerlm")
+    cache = cache_home()
     for name, folder in (("disk here", Path.cwd()), ("disk of the model cache", cache)):
         free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free / _GIB
         yield name, f"{free:.1f} GiB free", "make room, or use another disk" if free < _LITTLE_DISK else ""

@@ -37,11 +37,12 @@ def why_it_failed(kubeflow: Kubeflow, sight: Sight) -> str:
         said = _driver_words(kubeflow, sight.run.run_id, task, _STEP_DRIVERS if place.runs else _GROUP_DRIVERS)
         return f"{place.title or 'the start'}, in Kubeflow's driver, before it began: {said or elsewhere}"
     failed = [step for step in sight.steps if step.state == "FAILED"]
-    if not failed:
+    # A step that was killed, or failed before it could say anything, has failed in Kubeflow's list alone.
+    first = min(failed, key=lambda step: step.end or step.start, default=place)
+    if first is None:
         return _without_a_step(kubeflow, sight)
-    step = min(failed, key=lambda step: step.end or step.start)
-    said = sight.root.error_of(step.part, step.name) or (_step_words(kubeflow, sight, task) if task else "")
-    return f"{step.title}: {said or elsewhere}"
+    said = sight.root.error_of(first.part, first.name) or (_step_words(kubeflow, sight, task) if task else "")
+    return f"{first.title}: {said or elsewhere}"
 
 
 def _failed(sight: Sight) -> Task | None:

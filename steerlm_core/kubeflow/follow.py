@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 from steerlm_core.errors import KubeflowError
 from steerlm_core.kubeflow import runs
@@ -32,6 +33,8 @@ def follow(kubeflow: Kubeflow, run_id: str, say: Callable[[str], None]) -> tuple
         with said_plainly(kubeflow.host, kubeflow.authenticated):
             return _Following(kubeflow, run_id, looking, say).to_its_end()
     except KubeflowError as error:
+        if getattr(error.__cause__, "status", None) == HTTPStatus.NOT_FOUND:  # it was deleted meanwhile
+            raise
         raise KubeflowError(f"{error} The run goes on; follow it again with: {following(run_id)}") from error
 
 

@@ -173,6 +173,18 @@ def test_a_failed_run_gives_the_words_of_the_failed_step(steerlm, api, interface
     assert not any(word in done.err for word in ("Traceback", "main.go", "argo"))
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_step_that_died_without_a_word_in_the_root_is_named_by_kubeflow(steerlm, api, root, begun):
+    """Killed for its memory, or failed before its run was open."""
+    api.log[TRAIN_POD] = LOG
+    root.step("23:43:30", "23:43:50", "weigh", 0)
+    if begun:
+        root.say("23:43:55", "started", "train", 0)
+    done = follow(steerlm, api, "terminated", {**FAILED, **with_root(FAILED, root)})
+    assert done.code == 1
+    assert "failed at iteration-0 train: step 7: the loss is nan; lower train.learning_rate.\n" in done.err
+
+
 def test_where_the_log_cannot_be_read_the_page_is_named(steerlm, api):
     done = follow(steerlm, api, "terminated", FAILED)
     assert done.code == 1
@@ -240,6 +252,19 @@ def test_a_connection_that_stays_broken_ends_the_following_only(steerlm, api, at
     assert done.code == 2
     assert "answers 503" in done.err
     assert f"The run goes on; follow it again with: steerlm kubeflow status {FROZEN['run_id']} --wait" in done.err
+
+
+def test_a_run_that_is_deleted_while_it_is_followed_does_not_go_on(steerlm, api, at):
+    at("23:12:00")
+
+    def delete_it():
+        del api.runs[FROZEN["run_id"]]
+        return {}
+
+    done = follow(steerlm, api, "frozen-succeeded", as_of(FROZEN, "23:12:00"), delete_it)
+    assert done.code == 2
+    assert f"{FROZEN['run_id']}: no such run on" in done.err
+    assert "goes on" not in done.err
 
 
 def test_a_run_whose_version_is_gone_is_shown_without_steps(steerlm, api):
