@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from steerlm_core.store import open_store
 from tests.toy.runs import Finished
 
