@@ -92,8 +92,9 @@ def steerlm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Undo what a run under test did to torch's threads."""
+def _one_thread_and_one_print(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a run under test did to torch's threads, and kfp.local to `print`: tasks at once leave theirs there."""
+    monkeypatch.setattr("builtins.print", print)
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

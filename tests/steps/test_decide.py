@@ -1,12 +1,11 @@
 """Decision and gate: one commit an iteration, and what follows from it."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
 
-from steerlm_core import layout, runtime
+from steerlm_core import layout
 from steerlm_core.errors import RunStateError
 from steerlm_core.observe.events import EventLog
 from steerlm_core.steps import decide
@@ -45,7 +44,7 @@ def test_the_loser_of_a_race_with_the_same_result_goes_on(world):
 
 
 def test_the_gate_wants_the_commit_before(world):
-    gate = partial(runtime.gate, world.opened)
+    gate = world.opened.gate
     assert [gate(0, 2), gate(1, 2), gate(2, 3), gate(2, 2)] == ["run", "run", "run", "stop"]
     with pytest.raises(RunStateError, match="iteration 2 has no commit, so iteration 3 cannot start"):
         gate(3, 4)
